@@ -1,0 +1,22 @@
+# The public headers.
+include_HEADERS =
+pkginclude_HEADERS = \
+  %D%/lorikeet/adapter.h \
+  %D%/lorikeet/ctx.h \
+  %D%/lorikeet/data.h \
+  %D%/lorikeet/file.h \
+  %D%/lorikeet/idx.h \
+  %D%/lorikeet/io.h \
+  %D%/lorikeet/json.h \
+  %D%/lorikeet/layers.h \
+  %D%/lorikeet/linalg.h \
+  %D%/lorikeet/module.h \
+  %D%/lorikeet/op.h \
+  %D%/lorikeet/optim.h \
+  %D%/lorikeet/param.h \
+  %D%/lorikeet/random.h \
+  %D%/lorikeet/safetensors.h \
+  %D%/lorikeet/svg.h \
+  %D%/lorikeet/tape.h \
+  %D%/lorikeet/tensor.h \
+  %D%/lorikeet/train.h

@@ -1,0 +1,240 @@
+/* adapter.h: parameter-efficient fine-tuning: sites, adapter classes, attaching, merging, saving.
+ *
+ *   lk_attach(model, "default", "dropout p=0.1 (lora r=8 alpha=16 | magnitude)", "query,value");
+ *
+ * A *site* is a layer that a method may adapt.  An *adapter class* is one method, in one file, or in a user's
+ * program (lk_adapter_register).  A spec composes classes into a chain; attaching puts a chain at every site
+ * that the target patterns match, under a name, transactionally: all of it or nothing.
+ *
+ * Composition is a left fold over the chain a | b | c at a site y = W x + b: the weight is materialised up to
+ * the last adapter that has only `weight`; after it `delta` and `output` interleave in chain order.  With
+ * several active adapters: y = y0 + sum of w_i (chain_i(x) - y0). */
+#ifndef LORIKEET_ADAPTER_H
+#define LORIKEET_ADAPTER_H
+#include <lorikeet/layers.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- sites ---- */
+
+typedef enum lk_site_kind { LK_SITE_LINEAR = 1, LK_SITE_EMBEDDING = 2, LK_SITE_CONV2D = 4 } lk_site_kind;
+
+typedef struct lk_at lk_at;
+typedef struct lk_method lk_method;
+typedef struct lk_adapter lk_adapter;
+
+/* One named adapter at a site. */
+typedef struct lk_stack {
+  lk_adapter *adapter;
+  lk_at *chain;
+  struct lk_stack *next;
+} lk_stack;
+
+struct lk_site {
+  lk_module *module;
+  lk_site_kind kind;
+  lk_param *weight, *bias; /* bias NULL: none */
+  int64_t in, out;         /* features; vocabulary and width of an embedding; channels of a convolution */
+  int fan_in_fan_out;      /* weight is stored [in, out] */
+  lk_conv2d_options conv;
+  lk_stack *stacks;
+  int merged;
+  lk_at *replaced_by;      /* the adapter that replaced the base weight, or NULL */
+  lk_view original_weight; /* and what it was before */
+  int original_owned;
+};
+
+/* Makes m a site; called by layers' constructors.  Shapes: linear [out, in] ([in, out] with
+ * fan_in_fan_out), embedding [in, out], conv2d [out, in / groups, k0, k1]. */
+LK_API lk_site *lk_site_new(lk_module *m, lk_site_kind kind, lk_param *weight, lk_param *bias);
+/* The layer's map with its active adapters: what a layer's forward function calls. */
+LK_API lk_tensor lk_site_forward(lk_site *site, lk_tape *t, lk_tensor x);
+/* The layer's map with a given weight (as lk_site_weight gives it) and bias (nil: none). */
+LK_API lk_tensor lk_site_base(lk_site *site, lk_tape *t, lk_tensor x, lk_tensor W, lk_tensor b);
+/* The frozen base: weight [out, in] whatever the storage (embedding [in, out], conv2d [out, in, k0, k1]), and bias or nil. */
+LK_API lk_tensor lk_site_weight(lk_site *site, lk_tape *t);
+LK_API lk_tensor lk_site_bias(lk_site *site, lk_tape *t);
+/* Axis of the weight that counts outputs: 0, for an embedding 1. */
+LK_API int lk_site_out_axis(const lk_site *site);
+
+/* ---- classes ---- */
+
+typedef enum lk_opt_type { LK_OPT_INT, LK_OPT_REAL, LK_OPT_FLAG, LK_OPT_WORD } lk_opt_type;
+
+/* An option of a class: "key=value" in a spec; a flag may stand alone.  Ended by {0}.  The table also makes
+ * the range errors, the help and the catalogue. */
+typedef struct lk_opt {
+  const char *key;
+  lk_opt_type type;
+  size_t offset;         /* in cfg: of an int (INT, FLAG, WORD: index into words) or a double (REAL) */
+  double def, low, high; /* default and range, inclusive */
+  const char *words;     /* WORD: "default|gaussian|pissa" */
+  const char *help;
+} lk_opt;
+
+enum {
+  LK_AFFINE = 1,       /* for fixed parameters, affine in x: can be merged */
+  LK_READS_WEIGHT = 2, /* needs the weight of what precedes it */
+  LK_WRAPPER = 4,      /* holds a chain: "dropout p=0.1 (lora r=8)" */
+  LK_NOOP_AT_START = 8 /* the output is unchanged right after attaching */
+};
+
+typedef struct lk_adapter_class {
+  const char *name, *summary, *cite;
+  unsigned sites; /* lk_site_kind bits it can attach to */
+  unsigned caps;
+  size_t cfg_size, site_size; /* of at->cfg and at->st, which the engine allocates */
+  const lk_opt *opts;
+  /* Refuses a configuration that ranges cannot express; may be NULL. */
+  lk_status (*check)(lk_at *);
+  /* Makes this site's parameters (lk_at_param); may replace the frozen base (lk_at_rebase). */
+  lk_status (*attach)(lk_at *);
+  /* W', b' from W, b; *b may be nil and may be created. */
+  lk_status (*weight)(lk_at *, lk_tape *, lk_tensor *W, lk_tensor *b);
+  /* y plus what the adapter adds for input x; may change y in place; y nil: only the addition. */
+  lk_tensor (*delta)(lk_at *, lk_tape *, lk_tensor x, lk_tensor y);
+  /* y' from y */
+  lk_tensor (*output)(lk_at *, lk_tape *, lk_tensor x, lk_tensor y);
+} lk_adapter_class;
+
+/* One configured instance of a class: shared by its sites. */
+struct lk_method {
+  const lk_adapter_class *cls;
+  lk_adapter *adapter;
+  char *label;      /* "second" of "lora:second", or "" */
+  void *cfg;        /* options as written in the spec */
+  char *written;    /* the options' keys that the spec named, " r alpha " */
+  lk_method *next;  /* in the chain */
+  lk_method *inner; /* a wrapper's chain */
+};
+
+/* Method x site. */
+struct lk_at {
+  lk_method *method;
+  lk_site *site;
+  const void *cfg;  /* the method's options, with this site's overrides */
+  void *st;         /* the class's state, zeroed before attach */
+  lk_at *head;      /* first of its chain */
+  lk_at *next;      /* in the chain */
+  lk_at *inner;     /* a wrapper's chain */
+  lk_param *params; /* its parameters */
+};
+
+/* A named adapter of a model. */
+struct lk_adapter {
+  lk_model *model;
+  char *name, *spec, *targets;
+  lk_method *chain;
+  int active, trainable;
+  double weight;
+  lk_param *stand_ins; /* trained copies: modules_to_save and biases; their owner is the replaced lk_param */
+  struct lk_attach_options *options; /* a copy, for saving */
+  lk_adapter *next;
+};
+
+/* Adds a class of the user's program to the model: same rights as a built-in one. */
+LK_API lk_status lk_adapter_register(lk_model *model, const lk_adapter_class *cls);
+/* By name: registered in the model (which may be NULL), or built in; NULL if there is none. */
+LK_API const lk_adapter_class *lk_adapter_find_class(lk_model *model, const char *name);
+/* Built-in classes, ended by NULL. */
+LK_API const lk_adapter_class *const *lk_adapter_classes(void);
+
+/* ---- what classes call ---- */
+
+/* A parameter "<site path>.<name>" (".<label>" before the name when the method has one). NULL on error. */
+LK_API lk_param *lk_at_param(lk_at *at, const char *name, lk_param_kind kind, int ndim, const int64_t *shape);
+/* An option's value at this site by key; `missing` if the class has no such option. */
+LK_API double lk_at_option(const lk_at *at, const char *key, double missing);
+LK_API lk_ctx *lk_at_ctx(const lk_at *at);
+LK_API const char *lk_at_path(const lk_at *at); /* of the site */
+/* Replaces the frozen base weight by values (logical layout); must be first in its chain, and the only one. */
+LK_API lk_status lk_at_rebase(lk_at *at, const lk_view *weight);
+/* Inverted dropout of x in training, keyed by scope; a side input "<site path>.<label>" holds a recorded keep mask
+ * (0 or 1, x's shape) and replaces the draw. */
+LK_API lk_tensor lk_at_dropout(lk_at *at, lk_tape *t, const char *label, double p, lk_tensor x);
+/* Weight and bias of everything before `at` in its chain, folded. */
+LK_API lk_status lk_at_folded(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b);
+/* y plus what a whole chain adds to its site's base at x (y nil: only that). */
+LK_API lk_tensor lk_chain_delta(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor y);
+/* y + d; y nil: d. */
+LK_API lk_tensor lk_plus(lk_tape *t, lk_tensor y, lk_tensor d);
+
+/* ---- attaching ---- */
+
+/* Options by site: at sites that match `pattern`, the methods' options are changed by "r=4 alpha=8". */
+typedef struct lk_override {
+  const char *pattern, *options;
+} lk_override;
+
+typedef enum lk_bias_mode { LK_BIAS_NONE, LK_BIAS_ADAPTED, LK_BIAS_ALL } lk_bias_mode; /* PEFT: none, lora_only, all */
+
+typedef struct lk_attach_options {
+  const char *name;            /* NULL: "default" */
+  const char *spec;            /* "lora r=8 alpha=16 | magnitude" */
+  const char *targets;         /* patterns, separated by commas or spaces; see lk_match */
+  const char *exclude;         /* patterns of sites to leave out, or NULL */
+  const char *modules_to_save; /* path suffixes of modules that train whole, as copies, or NULL */
+  lk_bias_mode bias;           /* which biases of the base train, as copies */
+  const int *layers;           /* layers_to_transform: only sites whose layer number is listed */
+  int nlayers;
+  const char *layers_pattern;   /* names before the layer number, comma-separated, or NULL */
+  const lk_override *overrides; /* first matching one wins for each key */
+  int noverrides;
+  int lenient; /* a pattern without a match is a warning (foreign files) */
+} lk_attach_options;
+
+/* Does a pattern match a module path?  A pattern matches the whole path, or the whole of a part of it that starts
+ * after a dot; '*' and '?' stand for anything, dots too: "query", "*.query", "layer.0.*".  "re:..." is a
+ * PCRE2 expression for the whole path.  "all-linear" matches every linear site but a head named in `targets` never. */
+LK_API int lk_match(lk_ctx *ctx, const char *pattern, const char *path);
+
+/* Attaches spec at the sites that targets match, freezes the base, activates the adapter.  Every pattern must match
+ * a site, or it fails naming the closest ones; on failure the model is as before. */
+LK_API lk_status lk_attach(lk_model *model, const char *name, const char *spec, const char *targets);
+LK_API lk_status lk_attach_with(lk_model *model, const lk_attach_options *options);
+/* What attaching would do, as text lines "path  kind  in x out  spec  parameters"; nothing is changed.  The
+ * text is the caller's (lk_free).  NULL on error. */
+LK_API char *lk_attach_dry_run(lk_model *model, const lk_attach_options *options);
+/* Removes an adapter and frees it; the base is bit-identical to what it was. */
+LK_API lk_status lk_detach(lk_model *model, const char *name);
+
+LK_API lk_adapter *lk_adapter_find(lk_model *model, const char *name); /* NULL if there is none */
+LK_API lk_adapter *lk_adapter_first(lk_model *model);                  /* then ->next */
+/* Exactly these adapters are active, in this order, with these weights (NULL: 1 each). */
+LK_API lk_status lk_set_active(lk_model *model, int n, const char *const *names, const double *weights);
+LK_API lk_status lk_set_trainable(lk_model *model, const char *name, int on); /* apart from being active */
+LK_API int64_t lk_adapter_count(lk_model *model, const char *name);           /* trained elements */
+
+/* ---- merging ---- */
+
+typedef struct lk_merge_report {
+  int sites;
+  double max_change, max_relative_change; /* largest |W' - W|, and that over the largest |W| of its site */
+  const char *site;                       /* where the relative one is */
+} lk_merge_report;
+
+/* Writes the active adapters into the base: folded in f64, one rounding, all computed before any is written.
+ * A second merge is a no-op.  Adapters that depend on the input are refused.  report may be NULL. */
+LK_API lk_status lk_merge(lk_model *model, lk_merge_report *report);
+LK_API lk_status lk_unmerge(lk_model *model); /* bit-exact */
+LK_API int lk_is_merged(const lk_model *model);
+
+/* ---- files ---- */
+
+/* Writes an adapter as a directory: adapter_config.json and adapter_model.safetensors, PEFT's format where PEFT has the
+ * method.  base: name of the base model for the config, or NULL. */
+LK_API lk_status lk_adapter_save(lk_model *model, const char *name, const char *dir, const char *base);
+/* Reads such a directory (ours or PEFT's) and attaches it under a name; trainable says whether it trains. */
+LK_API lk_status lk_adapter_load(lk_model *model, const char *name, const char *dir, int trainable);
+
+/* ---- text ---- */
+/* The catalogue: classes with their options, ranges, defaults and papers; the caller's (lk_free). markdown: as tables. */
+LK_API char *lk_adapter_catalogue(lk_ctx *ctx, int markdown);
+
+
+#ifdef __cplusplus
+}
+#endif
+#endif

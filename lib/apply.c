@@ -1,0 +1,362 @@
+/* apply.c: running an operator and recording it. */
+#include "internal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- what ops call ---- */
+
+int lk_op_fail(lk_call *c, lk_status status, const char *format, ...) {
+  char text[400], inputs[400] = "", shape[160], path[300];
+  lk_tape *t = c->tape;
+  size_t used = 0;
+  va_list ap;
+  va_start(ap, format);
+  vsnprintf(text, sizeof text, format, ap);
+  va_end(ap);
+  for (int i = 0; i < c->nin && used < sizeof inputs; i++)
+    used += (size_t)snprintf(inputs + used, sizeof inputs - used, "%s x%d %s", i ? "," : ";", i,
+                             lk_view_format(&c->x[i], shape));
+  lk_path_print(t, t->where, path, sizeof path);
+  return (int)lk_fail(t->ctx, status, "%s: %s%s%s%s", c->op->name, text, inputs, path[0] ? "; in " : "", path);
+}
+
+int lk_op_axis(lk_call *c, int axis, int ndim) {
+  if (axis >= -ndim && axis < ndim) return axis < 0 ? axis + ndim : axis;
+  lk_op_fail(c, LK_ESHAPE, "axis %d of a value with %d axes", axis, ndim);
+  return -1;
+}
+
+void *lk_scratch(lk_call *c, size_t bytes) {
+  lk_tape *t = c->tape;
+  if (t->nscratch == LK_MAX_SCRATCH) {
+    lk_op_fail(c, LK_EARG, "more than %d scratch buffers", LK_MAX_SCRATCH);
+    return NULL;
+  }
+  char *p = lk_pool_get(&t->pool, bytes);
+  if (p) t->scratch[t->nscratch++] = (lk_span){p, bytes, 0};
+  return p;
+}
+
+void lk_scratch_release(lk_tape *t) {
+  while (t->nscratch) {
+    t->nscratch--;
+    lk_pool_put(&t->pool, t->scratch[t->nscratch].p, t->scratch[t->nscratch].size);
+  }
+}
+
+void *lk_save(lk_call *c, size_t bytes) {
+  lk_frame *f = c->impl;
+  lk_node *n = &c->tape->nodes[f->id];
+  if (c->want) n->redo |= REDO_SAVED;
+  if (f->dry) return lk_scratch(c, bytes);
+  n->saved = lk_pool_get(&c->tape->pool, bytes);
+  n->saved_size = bytes;
+  return n->saved;
+}
+
+void lk_count_flops(lk_call *c, double flops) { c->tape->flops += flops; }
+
+/* ---- views as ops want them ---- */
+
+int lk_view_expand(lk_view *v, const lk_view *shape) {
+  lk_view r = *shape;
+  int changed = v->ndim != shape->ndim;
+  r.p = v->p;
+  r.dtype = v->dtype;
+  for (int d = 0; d < r.ndim; d++) {
+    int s = d - (r.ndim - v->ndim);
+    int repeats = s < 0 || (v->shape[s] == 1 && r.shape[d] != 1);
+    changed |= repeats;
+    r.stride[d] = repeats ? 0 : v->stride[s];
+  }
+  *v = r;
+  return changed;
+}
+
+/* Memory of the view's extent, all NaN: stands for what a backward did not declare as read. */
+static void *hidden(lk_call *c, const lk_view *v) {
+  size_t elements = 1;
+  for (int d = 0; d < v->ndim; d++) elements += v->shape[d] ? (size_t)((v->shape[d] - 1) * v->stride[d]) : 0;
+  size_t bytes = elements * lk_dtype_size(v->dtype);
+  void *p = lk_scratch(c, bytes);
+  return p ? memset(p, 0xff, bytes) : NULL;
+}
+
+/* Row-major, in scratch memory if it was not. */
+static int pack(lk_call *c, lk_view *v) {
+  lk_view packed;
+  if (!v->p || lk_view_contiguous(v)) return 0;
+  lk_view_init(&packed, v->dtype, v->ndim, v->shape);
+  packed.p = lk_scratch(c, lk_view_bytes(&packed));
+  if (!packed.p) return -1;
+  lk_view_copy(&packed, v);
+  *v = packed;
+  return 0;
+}
+
+static int as_declared(lk_tape *t, lk_frame *f, lk_view *v, int readable) {
+  if (!readable) v->p = t->pool.poison && lk_dtype_is_real(v->dtype) ? hidden(&f->c, v) : NULL;
+  return f->c.op->flags & LK_OP_PACKED ? pack(&f->c, v) : 0;
+}
+
+int lk_frame_bind(lk_tape *t, uint32_t id, lk_frame *f, int back) {
+  lk_node *n = &t->nodes[id];
+  lk_call *c = &f->c;
+  *c = (lk_call){.tape = t, .op = n->op, .nin = n->nin, .x = f->x, .y = &f->y, .gx = f->gx, .gy = &f->gy};
+  c->attr = n->attr;
+  c->want = n->want;
+  c->key = n->key;
+  c->threads = t->ctx->threads;
+  c->saved = n->saved;
+  c->impl = f;
+  f->id = id;
+  f->added = 0;
+  f->dry = 0;
+  t->where = n->scope;
+  f->y = lk_node_view(t, id);
+  uint32_t reads = back ? n->reads & ~t->hide : UINT32_MAX;
+  if (back && as_declared(t, f, &f->y, (reads & LK_Y) != 0)) return -1;
+  for (int i = 0; i < n->nin; i++) {
+    f->x[i] = lk_node_view(t, n->in[i]);
+    if (n->op->flags & LK_OP_ELEMENTWISE) lk_view_expand(&f->x[i], &n->v);
+    if (as_declared(t, f, &f->x[i], (reads & LK_X(i)) != 0)) return -1;
+  }
+  return 0;
+}
+
+int lk_frame_forward(lk_tape *t, lk_frame *f) {
+  int bad = f->c.op->fwd(&f->c);
+  lk_scratch_release(t);
+  t->where = t->cur;
+  return bad || t->ctx->status ? -1 : 0;
+}
+
+/* ---- checks before an op runs ---- */
+
+static int check_types(lk_call *c) {
+  const char *types = c->op->types ? c->op->types : "r";
+  size_t last = strlen(types) - 1;
+  int first = -1;
+  for (int i = 0; i < c->nin; i++) {
+    lk_dtype d = c->x[i].dtype;
+    char kind = types[(size_t)i < last ? (size_t)i : last];
+    if (kind == 'r' && !lk_dtype_is_real(d))
+      return lk_op_fail(c, LK_EDTYPE, "x%d is %s, not f32 or f64", i, lk_dtype_name(d));
+    if (kind == 'i' && !lk_dtype_is_index(d))
+      return lk_op_fail(c, LK_EDTYPE, "x%d is %s, not an index (i64 or i32)", i, lk_dtype_name(d));
+    if (kind == 'm' && d != LK_U8) return lk_op_fail(c, LK_EDTYPE, "x%d is %s, not a mask (u8)", i, lk_dtype_name(d));
+    if (kind != 'r') continue;
+    if (first < 0) first = i;
+    else if (d != c->x[first].dtype)
+      return lk_op_fail(c, LK_EDTYPE, "x%d is %s and x%d %s", first, lk_dtype_name(c->x[first].dtype), i,
+                        lk_dtype_name(d));
+  }
+  return 0;
+}
+
+/* The shape that all inputs broadcast to; the dtype of the last input. */
+static int broadcast(lk_call *c) {
+  int64_t shape[LK_MAXDIM];
+  int ndim = 0;
+  for (int i = 0; i < c->nin; i++)
+    if (c->x[i].ndim > ndim) ndim = c->x[i].ndim;
+  for (int d = 0; d < ndim; d++) {
+    shape[d] = 1;
+    for (int i = 0; i < c->nin; i++) {
+      int s = d - (ndim - c->x[i].ndim);
+      int64_t n = s < 0 ? 1 : c->x[i].shape[s];
+      if (n != 1 && shape[d] != 1 && n != shape[d])
+        return lk_op_fail(c, LK_ESHAPE, "axis %d does not broadcast: %lld and %lld", d, (long long)shape[d],
+                          (long long)n);
+      if (n != 1) shape[d] = n;
+    }
+  }
+  if (lk_view_init(c->y, c->x[c->nin - 1].dtype, ndim, shape))
+    return lk_op_fail(c, LK_ESHAPE, "the result is too large");
+  return 0;
+}
+
+/* The recorded node whose backward reads root r, for a message. */
+static uint32_t reader_of(lk_tape *t, uint32_t root) {
+  for (uint32_t id = root; id < t->n; id++) {
+    const lk_node *n = &t->nodes[id];
+    if (n->reads & LK_Y && n->root == root) return id;
+    for (int i = 0; i < n->nin; i++)
+      if (n->reads & LK_X(i) && t->nodes[n->in[i]].root == root) return id;
+  }
+  return root;
+}
+
+static int check_inplace(lk_tape *t, lk_call *c, const lk_node *n) {
+  char text[600];
+  uint32_t root = t->nodes[n->in[0]].root;
+  const lk_node *r = &t->nodes[root];
+  const lk_scope *redo = lk_recompute_scope(t);
+  if (r->leaf) return lk_op_fail(c, LK_EARG, "x0 is a parameter or borrowed memory: it is not changed in place");
+  for (int d = 0; d < c->x[0].ndim; d++)
+    if (c->x[0].shape[d] > 1 && !c->x[0].stride[d]) return lk_op_fail(c, LK_EARG, "x0 repeats elements");
+  for (int i = 1; i < c->nin; i++)
+    if (t->nodes[n->in[i]].root == root) return lk_op_fail(c, LK_EARG, "x0 and x%d share memory", i);
+  if (r->lock) {
+    lk_node_describe(t, reader_of(t, root), text, sizeof text);
+    return lk_op_fail(c, LK_EARG, "x0 cannot be changed: the backward of %s will read it", text);
+  }
+  if (redo && root < redo->first) return lk_op_fail(c, LK_EARG, "x0 was made outside the recomputed scope");
+  if (redo && r->used)
+    return lk_op_fail(c, LK_EARG, "x0 was used before; in a recomputed scope only a value that nobody used is changed");
+  return 0;
+}
+
+/* ---- lk_apply ---- */
+
+/* Looks the inputs up; fills the node's list, what it wants and the frame's views. */
+static int take_inputs(lk_tape *t, lk_frame *f, lk_node *n, const lk_tensor *inputs) {
+  const lk_op *op = n->op;
+  uint32_t *in = lk_record(t, n->nin * sizeof *in);
+  if (!in) return -1;
+  n->in = in;
+  for (int i = 0; i < n->nin; i++) {
+    const lk_node *x = lk_node_get(t, inputs[i], op->name, i);
+    if (!x) return -1;
+    in[i] = inputs[i].id;
+    f->x[i] = lk_node_view(t, in[i]);
+    if (x->needs && !t->no_grad) n->want |= LK_X(i);
+  }
+  return check_types(&f->c);
+}
+
+static int take_attributes(lk_tape *t, lk_node *n, const void *attr) {
+  if (!n->op->attr_size || !attr) return 0;
+  void *copy = lk_record(t, n->op->attr_size);
+  if (!copy) return -1;
+  n->attr = memcpy(copy, attr, n->op->attr_size);
+  return 0;
+}
+
+/* Decides shape, memory and what backward will read. */
+static int prepare(lk_tape *t, lk_frame *f, lk_node *n) {
+  const lk_op *op = n->op;
+  lk_call *c = &f->c;
+  f->y.p = NULL;
+  c->attr = n->attr;
+  if (op->shape ? op->shape(c) : broadcast(c)) return -1;
+  if (t->ctx->status) return -1;
+  if (op->flags & LK_OP_STOP || (!op->bwd && !lk_dtype_is_real(f->y.dtype))) n->want = 0;
+  n->needs = n->want != 0;
+  if (op->flags & LK_OP_INPLACE) {
+    if (check_inplace(t, c, n)) return -1;
+    n->want &= ~LK_X(0); /* gy is gx[0] already */
+  }
+  c->want = n->want;
+  if (n->want && op->bwd) n->reads = op->reads ? op->reads(c) : LK_Y | (LK_X(n->nin) - 1);
+  n->v = f->y;
+  n->v.p = NULL;
+  if (op->flags & (LK_OP_INPLACE | LK_OP_VIEW)) {
+    n->root = t->nodes[n->in[0]].root;
+    n->off = (size_t)((char *)f->y.p - t->nodes[n->root].mem);
+    return 0;
+  }
+  n->size = lk_view_bytes(&f->y);
+  n->mem = lk_pool_get(&t->pool, n->size);
+  return n->mem ? 0 : -1;
+}
+
+/* Pins what the recorded backward will read (in a recomputed scope: what lies outside of it). */
+static void pin_reads(lk_tape *t, uint32_t id) {
+  const lk_scope *redo = lk_recompute_scope(t);
+  lk_node *n = &t->nodes[id];
+  for (int i = 0; i < n->nin; i++) {
+    lk_node *r = lk_root(t, n->in[i]);
+    if (!(n->op->flags & (LK_OP_VIEW | LK_OP_INPLACE))) r->used = 1;
+    if (!(n->reads & LK_X(i))) continue;
+    r->lock = 1;
+    if (!redo || t->nodes[n->in[i]].root < redo->first) lk_node_pin(t, n->in[i]);
+    if (r->param && !r->param_seen) {
+      r->param_seen = 1;
+      r->param_version = r->param->version;
+    }
+  }
+  if (!(n->reads & LK_Y)) return;
+  lk_root(t, id)->lock = 1;
+  if (!redo) lk_node_pin(t, id);
+}
+
+static lk_key draw_key(lk_tape *t) {
+  uint64_t path = t->scopes[t->cur].path;
+  return lk_key_fold(lk_key_fold(t->key, path), lk_tape_count(t, path ^ 0x9e3779b97f4a7c15u));
+}
+
+static void forget(lk_tape *t, uint32_t id) {
+  lk_node *n = &t->nodes[id];
+  if (n->saved) lk_pool_put(&t->pool, n->saved, n->saved_size);
+  lk_node_own(t, id, 0);
+  n->generation = 0;
+  t->scopes[t->cur].head = n->next;
+  t->n--;
+}
+
+lk_tensor lk_apply(lk_tape *t, const lk_op *op, int nin, const lk_tensor *inputs, const void *attr) {
+  if (!t || t->ctx->status) return lk_nil();
+  lk_frame f;
+  lk_node n = {.op = op};
+  while (nin > 0 && op->nin >= 0 && nin > op->nin - op->optional && lk_is_nil(inputs[nin - 1])) nin--;
+  if (nin > LK_MAXIN || (op->nin >= 0 && (nin > op->nin || nin < op->nin - op->optional)) || nin < 1) {
+    lk_fail(t->ctx, LK_EARG, "%s: %d inputs", op->name, nin);
+    return lk_nil();
+  }
+  n.nin = (uint8_t)nin;
+  f.c = (lk_call){.tape = t, .op = op, .x = f.x, .y = &f.y, .nin = nin, .threads = t->ctx->threads};
+  t->where = t->cur;
+  if (take_inputs(t, &f, &n, inputs) || take_attributes(t, &n, attr) || prepare(t, &f, &n)) return lk_nil();
+  if (op->flags & LK_OP_RANDOM) n.key = draw_key(t);
+  lk_tensor y = lk_node_push(t, &n, t->cur);
+  if (lk_is_nil(y)) {
+    if (n.mem) lk_pool_put(&t->pool, n.mem, n.size);
+    return y;
+  }
+  if (op->fwd) {
+    int bad = lk_frame_bind(t, y.id, &f, 0);
+    f.dry = !n.want || lk_recompute_scope(t) != NULL;
+    if (bad || lk_frame_forward(t, &f)) {
+      lk_scratch_release(t);
+      forget(t, y.id);
+      return lk_nil();
+    }
+  }
+  if (op->flags & LK_OP_INPLACE) {
+    lk_node *r = lk_root(t, y.id);
+    t->nodes[y.id].version = ++r->changes;
+    r->needs |= n.needs;
+  }
+  pin_reads(t, y.id);
+  return y;
+}
+
+/* ---- the same value without its history ---- */
+
+static int stop_shape(lk_call *c) {
+  *c->y = c->x[0];
+  return 0;
+}
+
+static const lk_op detach_op = {
+    .name = "detach", .nin = 1, .types = "a", .flags = LK_OP_VIEW | LK_OP_STOP, .shape = stop_shape};
+
+lk_tensor lk_detach_value(lk_tape *t, lk_tensor x) { return lk_apply(t, &detach_op, 1, &x, NULL); }
+
+/* ---- the registry, generated from lib/local.mk ---- */
+
+#define LK_OP_ENTRY(name) extern const lk_op lk_op_##name;
+#include "lib/ops.inc"
+#undef LK_OP_ENTRY
+
+const lk_op *const *lk_ops(void) {
+#define LK_OP_ENTRY(name) &lk_op_##name,
+  static const lk_op *const list[] = {
+#include "lib/ops.inc"
+      NULL};
+#undef LK_OP_ENTRY
+  return list;
+}

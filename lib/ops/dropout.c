@@ -1,0 +1,87 @@
+/* dropout.c: y = x / (1 - p) with probability 1 - p, else 0; no mask is stored. */
+#include "real.h"
+
+#include <lorikeet/op.h>
+
+/* Element i (row-major) takes 16 bits, number i % 4, of draw i / 4, and is kept when they are at least p 2^16: p holds
+ * to 2^-17. */
+enum { PER_DRAW = 4, RUN = 512, SERIAL = 1 << 15 };
+
+typedef struct job {
+  const void *from;
+  void *to;
+  lk_dtype dtype;
+  int64_t n;
+  lk_key key;
+  uint32_t threshold;
+  double scale;
+  int add;
+} job;
+
+LK_CLONES static void apply(const job *j, int64_t first, int64_t n, const uint16_t *restrict bits) {
+  LK_REAL(j->dtype, {
+    const R *x = (const R *)j->from + first;
+    R *y = (R *)j->to + first, scale = (R)j->scale;
+    if (j->add)
+      for (int64_t i = 0; i < n; i++) y[i] += bits[i] >= j->threshold ? x[i] * scale : 0;
+    else
+      for (int64_t i = 0; i < n; i++) y[i] = bits[i] >= j->threshold ? x[i] * scale : 0;
+  });
+}
+
+static void runs(void *arg, int64_t from, int64_t to, int thread) {
+  const job *j = arg;
+  uint16_t bits[RUN];
+  (void)thread;
+  for (int64_t r = from; r < to; r++) {
+    int64_t first = r * RUN, n = j->n - first < RUN ? j->n - first : RUN;
+    for (int64_t k = 0; k < n; k += PER_DRAW) {
+      uint64_t draw = lk_random_bits(j->key, (uint64_t)((first + k) / PER_DRAW));
+      for (int b = 0; b < PER_DRAW; b++) bits[k + b] = (uint16_t)(draw >> 16 * b);
+    }
+    apply(j, first, n, bits);
+  }
+}
+
+static int run(lk_call *c, const lk_view *from, const lk_view *to, int add) {
+  double p = *(const double *)c->attr;
+  job j = {from->p, to->p, from->dtype, lk_view_count(from), c->key, (uint32_t)lrint(p * 65536), 1 / (1 - p), add};
+  lk_parallel(j.n < SERIAL ? 1 : c->threads, (j.n + RUN - 1) / RUN, 32, runs, &j);
+  return 0;
+}
+
+static int shape(lk_call *c) {
+  double p = *(const double *)c->attr;
+  if (!(p >= 0 && p <= 1)) return lk_op_fail(c, LK_EARG, "p = %g is not in 0 .. 1", p);
+  return lk_view_init(c->y, c->x[0].dtype, c->x[0].ndim, c->x[0].shape);
+}
+
+static int fwd(lk_call *c) { return run(c, &c->x[0], c->y, 0); }
+static int bwd(lk_call *c) { return run(c, c->gy, &c->gx[0], !(c->fresh & LK_X(0))); }
+
+static uint32_t reads(const lk_call *c) {
+  (void)c;
+  return 0;
+}
+
+static const lk_case cases[] = {{"3x5", &(double){0.3}, -2, 2, 0},
+                                {"2x1x13", &(double){0.5}, -2, 2, 0},
+                                {"-", &(double){0.25}, -2, 2, 0},
+                                {"7", &(double){1}, -2, 2, 0},
+                                {0}};
+const lk_op lk_op_dropout = {.name = "dropout",
+                             .nin = 1,
+                             .flags = LK_OP_PACKED | LK_OP_FRESH | LK_OP_RANDOM,
+                             .attr_size = sizeof(double),
+                             .shape = shape,
+                             .fwd = fwd,
+                             .bwd = bwd,
+                             .reads = reads,
+                             .cases = cases};
+
+/* In training, each element of x is 0 with probability p (a multiple of 2^-16), else x / (1 - p); the draw depends on
+ * the pass, the scope and the element only.  Outside training, or with p = 0, x itself.  Refuses p outside 0 .. 1. */
+LK_OP lk_tensor lk_dropout(lk_tape *t, lk_tensor x, double p) {
+  if (p == 0 || (p > 0 && p <= 1 && !lk_is_training(t))) return x;
+  return lk_apply(t, &lk_op_dropout, 1, &x, &p);
+}

@@ -1,0 +1,154 @@
+/* linear.c: y = s x W^T + b. */
+#include "linear.h"
+
+#include "gemm.h"
+#include "real.h"
+#include "rows.h"
+
+#include <string.h>
+
+/* ---- shared with accumulate.c ---- */
+
+int lk_linear_shape(lk_call *c, const lk_view *x, const lk_view *W, lk_view *y) {
+  int64_t n[LK_MAXDIM];
+  if (x->ndim < 1 || W->ndim != 2) return lk_op_fail(c, LK_ESHAPE, "wants x [..., in] and a weight [out, in]");
+  if (x->shape[x->ndim - 1] != W->shape[1])
+    return lk_op_fail(c, LK_ESHAPE, "the last axis of x has %lld elements, the weight's rows %lld",
+                      (long long)x->shape[x->ndim - 1], (long long)W->shape[1]);
+  for (int d = 0; d < x->ndim; d++) n[d] = x->shape[d];
+  n[x->ndim - 1] = W->shape[0];
+  return lk_view_init(y, x->dtype, x->ndim, n) ? lk_op_fail(c, LK_ESHAPE, "the result is too large") : 0;
+}
+
+/* A vector as a matrix of one row. */
+static lk_view rows_of(const lk_view *v) {
+  lk_view r = *v;
+  if (v->ndim > 1) return r;
+  r.ndim = 2;
+  r.shape[0] = 1, r.stride[0] = 0;
+  r.shape[1] = v->shape[0], r.stride[1] = v->stride[0];
+  return r;
+}
+
+void lk_linear_forward(lk_call *c, const lk_view *x, const lk_view *W, double s, double beta) {
+  lk_view y = rows_of(c->y);
+  lk_gemm_batched(c, rows_of(x), lk_gemm_spread(lk_gemm_transpose(*W), &y), s, beta, y);
+}
+
+void lk_linear_backward(lk_call *c, int ix, double s) {
+  lk_view gy = rows_of(c->gy);
+  if (c->gx[ix].p) {
+    lk_view W = lk_gemm_spread(c->x[ix + 1], &gy);
+    lk_gemm_batched(c, gy, W, s, c->fresh & LK_X(ix) ? 0 : 1, rows_of(&c->gx[ix]));
+  }
+  if (c->gx[ix + 1].p) {
+    lk_view gW = lk_gemm_spread(c->gx[ix + 1], &gy);
+    lk_gemm_batched(c, lk_gemm_transpose(gy), rows_of(&c->x[ix]), s, c->fresh & LK_X(ix + 1) ? 0 : 1, gW);
+  }
+}
+
+/* ---- the bias ---- */
+
+static void copy_bias(void *arg, int64_t from, int64_t to, int thread) {
+  const lk_call *c = arg;
+  const lk_view *b = &c->x[2];
+  (void)thread;
+  LK_REAL(b->dtype, {
+    int64_t n = b->shape[0], step = b->stride[0];
+    R *y = c->y->p;
+    for (int64_t r = from; r < to; r++) {
+      if (step == 1) memcpy(y + r * n, b->p, (size_t)n * sizeof(R));
+      else
+        for (int64_t i = 0; i < n; i++) y[r * n + i] = ((const R *)b->p)[i * step];
+    }
+  });
+}
+
+#define COLUMNS 64 /* of a piece */
+#define ROWS 64    /* summed at a time, so that rounding errors do not grow with all rows */
+
+static LK_CLONES void sum_columns(void *arg, int64_t from, int64_t to, int thread) {
+  const lk_call *c = arg;
+  const lk_view *gy = c->gy, *gb = &c->gx[2];
+  int64_t rows = lk_view_rows(gy), n = lk_view_cols(gy), step = lk_view_step(gy), width = to - from;
+  int dense = lk_view_contiguous(gy), fresh = (c->fresh & LK_X(2)) != 0;
+  (void)thread;
+  LK_REAL(gy->dtype, {
+    R total[COLUMNS] = {0};
+    for (int64_t r0 = 0; r0 < rows; r0 += ROWS) {
+      R part[COLUMNS] = {0};
+      for (int64_t r = r0; r < rows && r < r0 + ROWS; r++) {
+        const R *g = (const R *)gy->p + (dense ? r * n : lk_view_row(gy, r)) + from * step;
+        if (step == 1)
+          for (int64_t i = 0; i < width; i++) part[i] += g[i];
+        else
+          for (int64_t i = 0; i < width; i++) part[i] += g[i * step];
+      }
+      for (int64_t i = 0; i < width; i++) total[i] += part[i];
+    }
+    for (int64_t i = 0; i < width; i++) {
+      R *to_gb = (R *)gb->p + (from + i) * gb->stride[0];
+      *to_gb = (fresh ? 0 : *to_gb) + total[i];
+    }
+  });
+}
+
+/* Pieces of columns for lk_parallel; one when the whole is small.  A piece must not exceed COLUMNS. */
+static void bias_gradient(lk_call *c) {
+  int threads = lk_view_count(c->gy) > 32768 ? c->threads : 1;
+  lk_parallel(threads, lk_view_cols(c->gy), COLUMNS, sum_columns, c);
+}
+
+/* ---- the op ---- */
+
+static int shape(lk_call *c) {
+  if (lk_linear_shape(c, &c->x[0], &c->x[1], c->y)) return -1;
+  if (c->nin > 2 && (c->x[2].ndim != 1 || c->x[2].shape[0] != c->x[1].shape[0]))
+    return lk_op_fail(c, LK_ESHAPE, "the bias should have shape [%lld]", (long long)c->x[1].shape[0]);
+  return 0;
+}
+
+static int fwd(lk_call *c) {
+  int64_t n = lk_view_cols(c->y);
+  if (c->nin > 2) lk_parallel(c->threads, lk_view_rows(c->y), lk_row_grain(n), copy_bias, c);
+  lk_linear_forward(c, &c->x[0], &c->x[1], *(const double *)c->attr, c->nin > 2 ? 1 : 0);
+  return 0;
+}
+
+static int bwd(lk_call *c) {
+  lk_linear_backward(c, 0, *(const double *)c->attr);
+  if (c->nin > 2 && c->gx[2].p) bias_gradient(c);
+  return 0;
+}
+
+static uint32_t reads(const lk_call *c) {
+  return (c->want & LK_X(0) ? LK_X(1) : 0) | (c->want & LK_X(1) ? LK_X(0) : 0);
+}
+
+static const double one = 1, half = 0.5;
+static const lk_case cases[] = {{"3x4 5x4 5", &one, -1, 1, 0},  {"3x4 5x4", &half, -1, 1, 0},
+                                {"4 5x4 5", &one, -1, 1, 0},    {"2x3x4 2x4 2", &half, -1, 1, 0},
+                                {"4 1x4", &one, -1, 1, 0},      {"2x1x3x2 3x2", &one, -1, 1, 0},
+                                {"2x0 3x0 3", &one, -1, 1, 0},  {"0x2 3x2 3", &one, -1, 1, 0},
+                                {"67x3 2x3 2", &one, -1, 1, 0}, {0}};
+const lk_op lk_op_linear = {.name = "linear",
+                            .nin = 3,
+                            .optional = 1,
+                            .flags = LK_OP_FRESH,
+                            .attr_size = sizeof(double),
+                            .shape = shape,
+                            .fwd = fwd,
+                            .bwd = bwd,
+                            .reads = reads,
+                            .cases = cases};
+
+/* y = x W^T + b: x [..., in], W [out, in], b [out] or nil, y [..., out].  f32 or f64, any strides: a weight stored as
+ * [in, out] is passed as its transposed view.  A frozen input costs nothing in backward. */
+LK_OP lk_tensor lk_linear(lk_tape *t, lk_tensor x, lk_tensor W, lk_tensor b) {
+  return lk_apply(t, &lk_op_linear, 3, (lk_tensor[]){x, W, b}, &one);
+}
+
+/* y = s x W^T: the same without bias, times a constant. */
+LK_OP lk_tensor lk_scaled_linear(lk_tape *t, lk_tensor x, lk_tensor W, double s) {
+  return lk_apply(t, &lk_op_linear, 2, (lk_tensor[]){x, W}, &s);
+}

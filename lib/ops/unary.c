@@ -1,0 +1,156 @@
+/* unary.c: elementwise operators of one input, one line each. */
+#include "map.h"
+
+/* ---- what the lines below need besides real.h; f32 without calls, so that the loops vectorise ---- */
+
+/* Cephes' logf: x = 2^k m with sqrt(1/2) <= m < sqrt(2), and a polynomial of m - 1. */
+LK_INLINE float log_f32(float x) {
+  union bits {
+    float f;
+    uint32_t i;
+  } up = {x < 1.17549435e-38f ? 8388608.f : 1.f}, m = {x * up.f}; /* lifts subnormal numbers */
+  int32_t k = (int32_t)(m.i - 0x3F3504F3u) >> 23;
+  m.i -= (uint32_t)k << 23;
+  float r = m.f - 1.f, q = r * r, e = (float)(k + 127 - (int32_t)(up.i >> 23));
+  float p = 7.0376836292e-2f;
+  p = p * r - 1.1514610310e-1f;
+  p = p * r + 1.1676998740e-1f;
+  p = p * r - 1.2420140846e-1f;
+  p = p * r + 1.4249322787e-1f;
+  p = p * r - 1.6668057665e-1f;
+  p = p * r + 2.0000714765e-1f;
+  p = p * r - 2.4999993993e-1f;
+  p = p * r + 3.3333331174e-1f;
+  float y = r + (p * r * q + e * -2.12194440e-4f - 0.5f * q) + e * 0.693359375f;
+  /* added, not selected: a selection would keep the loop from being vectorised */
+  float zero = x == 0 ? -(float)INFINITY : 0.f, infinite = x > 3.40282347e38f ? (float)INFINITY : 0.f;
+  float invalid = x >= 0 ? 0.f : (float)NAN;
+  return y + zero + infinite + invalid;
+}
+
+/* ln(1 + e) for 0 <= e <= 1, as 2 artanh(e / (2 + e)): exact for tiny e too. */
+LK_INLINE float log1p_f32(float e) {
+  float s = e / (2.f + e), q = s * s;
+  float p = 1.f / 15;
+  p = p * q + 1.f / 13;
+  p = p * q + 1.f / 11;
+  p = p * q + 1.f / 9;
+  p = p * q + 1.f / 7;
+  p = p * q + 1.f / 5;
+  p = p * q + 1.f / 3;
+  return 2.f * s + 2.f * s * q * p;
+}
+
+#define LOG(x) _Generic((x), float : log_f32, double : log)(x)
+#define LOG1P(x) _Generic((x), float : log1p_f32, double : log1p)(x)
+
+/* F(type, name in f32 and f64): the functions that take more than one expression. */
+#define FUNCTIONS(R, type)                                                                                             \
+  LK_INLINE R phi_##type(R x) {                                                                                        \
+    R e;                                                                                                               \
+    return RPHI(x, &e);                                                                                                \
+  }                                                                                                                    \
+  /* (x Phi(x))' = Phi(x) + x exp(-x^2/2) / sqrt(2 pi) */                                                              \
+  LK_INLINE R gelu_slope_##type(R x) {                                                                                 \
+    R e, phi = RPHI(x, &e);                                                                                            \
+    return phi + x * e * (R)0.39894228040143267794;                                                                    \
+  }                                                                                                                    \
+  LK_INLINE R sigmoid_##type(R x) { return 1 / (1 + REXP(-x)); }                                                       \
+  LK_INLINE R swish_slope_##type(R x, R beta) {                                                                        \
+    R s = sigmoid_##type(beta * x);                                                                                    \
+    return s * (1 + beta * x * (1 - s));                                                                               \
+  }                                                                                                                    \
+  /* The argument of gelu_tanh's tanh is k (x + c x^3), k = sqrt(2 / pi). */                                           \
+  LK_INLINE R gelu_tanh_##type(R x) { return RTANH(x * (1 + (R)0.044715 * x * x) * (R)0.79788456080286535588); }       \
+  LK_INLINE R gelu_tanh_slope_##type(R x) {                                                                            \
+    R t = gelu_tanh_##type(x);                                                                                         \
+    R slope = (1 + 3 * (R)0.044715 * x * x) * (R)0.79788456080286535588;                                               \
+    return (R)0.5 * (1 + t + x * (1 - t * t) * slope);                                                                 \
+  }                                                                                                                    \
+  LK_INLINE R softplus_##type(R x) { return (x > 0 ? x : 0) + LOG1P(REXP(x > 0 ? -x : x)); }                           \
+  /* tanh(ln(1 + e)) = e (e + 2) / (e (e + 2) + 2), e = exp(x); 1 to rounding from 20 on */                            \
+  LK_INLINE R mish_tanh_##type(R x) {                                                                                  \
+    R e = REXP(x > 20 ? 20 : x), a = e * (e + 2);                                                                      \
+    return a / (a + 2);                                                                                                \
+  }                                                                                                                    \
+  LK_INLINE R mish_slope_##type(R x) {                                                                                 \
+    R t = mish_tanh_##type(x);                                                                                         \
+    return t + x * (1 - t * t) * sigmoid_##type(x);                                                                    \
+  }
+FUNCTIONS(float, f32)
+FUNCTIONS(double, f64)
+
+#define OF(name, x) _Generic((x), float : name##_f32, double : name##_f64)
+#define PHI(x) OF(phi, x)(x)
+#define SIGMOID(x) OF(sigmoid, x)(x)
+#define SWISH_SLOPE(x, beta) OF(swish_slope, x)(x, beta)
+
+/* ---- the machinery: run 0 is gy in backward, run 1 what the derivative reads ---- */
+
+#define READS_0 0
+#define READS_X LK_X(0)
+#define READS_Y LK_Y
+#define LOAD_0
+#define LOAD_X const R x = LK_IN(1);
+#define LOAD_Y const R y = LK_IN(1);
+
+static int map_back(lk_call *c, lk_kernel kernel, uint32_t reads) {
+  lk_map_job job = lk_map_grad(c, 0, kernel);
+  job.in[0] = c->gy;
+  if (reads) job.in[1] = reads == LK_Y ? c->y : &c->x[0];
+  return lk_map(c, &job);
+}
+
+#define LK_UNARY(id, f, df, from, lo, hi)                                                                              \
+  LK_KERNEL(map_##id, const R x = LK_IN(0); o[i] = (R)(f);)                                                            \
+  LK_KERNEL(grad_##id, LOAD_##from o[i] = LK_IN(0) * (R)(df);)                                                         \
+  static int fwd_##id(lk_call *c) {                                                                                    \
+    return lk_map(c, &(lk_map_job){.out = *c->y, .in = {&c->x[0]}, .kernel = map_##id});                               \
+  }                                                                                                                    \
+  static int bwd_##id(lk_call *c) { return map_back(c, grad_##id, READS_##from); }                                     \
+  static uint32_t reads_##id(const lk_call *c) {                                                                       \
+    (void)c;                                                                                                           \
+    return READS_##from;                                                                                               \
+  }                                                                                                                    \
+  static const lk_case cases_##id[] = {                                                                                \
+      {"-", NULL, lo, hi, 0}, {"7", NULL, lo, hi, 0}, {"3x1x5", NULL, lo, hi, 0}, {0}};                                \
+  const lk_op lk_op_##id = {.name = #id,                                                                               \
+                            .nin = 1,                                                                                  \
+                            .flags = LK_OP_ELEMENTWISE | LK_OP_FRESH,                                                  \
+                            .fwd = fwd_##id,                                                                           \
+                            .bwd = bwd_##id,                                                                           \
+                            .reads = reads_##id,                                                                       \
+                            .cases = cases_##id};                                                                      \
+  LK_OP lk_tensor lk_##id(lk_tape *t, lk_tensor x) { return lk_apply(t, &lk_op_##id, 1, &x, NULL); }
+
+/* LK_UNARY(name, y of x, dy/dx of x or y, which of them that reads, domain of the test cases).
+ * Where the derivative jumps it is PyTorch's: 0 at the kinks of abs, relu and relu6.  NaN stays NaN. */
+/* clang-format off */
+
+LK_UNARY(neg,        -x,                                       -1,                              0, -2, 2)
+LK_UNARY(abs,        RABS(x),                                  x > 0 ? 1 : x < 0 ? -1 : 0,      X, -2, 2)
+LK_UNARY(exp,        REXP(x),                                  y,                               Y, -2, 2)
+LK_UNARY(log,        LOG(x),                                   1 / x,                           X, 0.3, 3)
+LK_UNARY(sqrt,       RSQRT(x),                                 (R)0.5 / y,                      Y, 0.3, 3)
+LK_UNARY(rsqrt,      1 / RSQRT(x),                             (R)-0.5 * y * y * y,             Y, 0.3, 3)
+LK_UNARY(sin,        RSIN(x),                                  RCOS(x),                         X, -4, 4)
+LK_UNARY(cos,        RCOS(x),                                  -RSIN(x),                        X, -4, 4)
+LK_UNARY(tanh,       RTANH(x),                                 1 - y * y,                       Y, -2, 2)
+LK_UNARY(sigmoid,    SIGMOID(x),                               y * (1 - y),                     Y, -4, 4)
+LK_UNARY(relu,       x < 0 ? 0 : x,                            y <= 0 ? 0 : 1,                  Y, -2, 2)
+LK_UNARY(relu6,      x < 0 ? 0 : x > 6 ? 6 : x,                ((y > 0) & (y < 6)) ? 1 : 0,     Y, -8, 14)
+/* y = max(x, 0)^2 (So et al., Primer, 2021). */
+LK_UNARY(relu2,      x < 0 ? 0 : x * x,                        x < 0 ? 0 : 2 * x,               X, -2, 2)
+/* y = x / (1 + exp(-x)), also called swish (Ramachandran et al., 2017). */
+LK_UNARY(silu,       x * SIGMOID(x),                           SWISH_SLOPE(x, 1),               X, -4, 4)
+/* y = x tanh(ln(1 + exp(x))) (Misra, 2019). */
+LK_UNARY(mish,       x * OF(mish_tanh, x)(x),                  OF(mish_slope, x)(x),            X, -4, 4)
+/* y = ln(1 + exp(x)). */
+LK_UNARY(softplus,   OF(softplus, x)(x),                       SIGMOID(x),                      X, -4, 4)
+/* y = x Phi(x), Phi the standard normal distribution function (Hendrycks and Gimpel, 2016). */
+LK_UNARY(gelu,       x * PHI(x),                               OF(gelu_slope, x)(x),            X, -4, 4)
+/* y = x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), the approximation of gelu in GPT-2. */
+LK_UNARY(gelu_tanh,  (R)0.5 * x * (1 + OF(gelu_tanh, x)(x)),   OF(gelu_tanh_slope, x)(x),       X, -4, 4)
+/* y = x / (1 + exp(-1.702 x)), the approximation of gelu in CLIP. */
+LK_UNARY(gelu_quick, x * SIGMOID((R)1.702 * x),                SWISH_SLOPE(x, (R)1.702),        X, -4, 4)
+/* clang-format on */

@@ -1,0 +1,97 @@
+/* recompute.c: scopes that keep nothing inside and are run again in backward.
+ *
+ * At the end of such a scope: mark backwards what a replay must make again, and pin what that needs from
+ * outside.  In backward: run the marked nodes, each value freed after its last reader. */
+#include "internal.h"
+
+#include <assert.h>
+
+static int inside(lk_tape *t, const lk_scope *s, uint32_t id) { return t->nodes[id].root >= s->first; }
+
+/* Nodes that a replay runs: they have a forward and their memory is wanted again. */
+static int runs_again(lk_tape *t, uint32_t id) {
+  const lk_node *n = &t->nodes[id];
+  return !n->leaf && n->op->fwd && lk_root(t, id)->redo & REDO_ROOT;
+}
+
+static int mark(lk_node *root) {
+  if (root->redo & REDO_ROOT) return 0;
+  root->redo |= REDO_ROOT;
+  return 1;
+}
+
+/* One sweep from the end: what a marked node reads is marked too.  Returns whether another sweep is needed,
+ * which only happens where something was changed in place. */
+static int mark_inputs(lk_tape *t, const lk_scope *s) {
+  int again = 0;
+  for (uint32_t id = s->last; id-- > s->first;) {
+    const lk_node *n = &t->nodes[id];
+    lk_node *r = lk_root(t, id);
+    if (n->leaf || !n->op->fwd) continue;
+    if (n->redo & REDO_SAVED && mark(r)) again = 1;
+    if (!(r->redo & REDO_ROOT)) continue;
+    for (int i = 0; i < n->nin; i++) {
+      lk_node *q = lk_root(t, n->in[i]);
+      if (inside(t, s, n->in[i]) && mark(q) && (n->op->flags & LK_OP_INPLACE || q->changes)) again = 1;
+    }
+  }
+  return again;
+}
+
+void lk_recompute_close(lk_tape *t, lk_scope *s) {
+  for (uint32_t id = s->first; id < s->last; id++) { /* what backward reads */
+    const lk_node *n = &t->nodes[id];
+    for (int i = 0; i < n->nin; i++)
+      if (n->reads & LK_X(i) && inside(t, s, n->in[i])) mark(lk_root(t, n->in[i]));
+    if (n->reads & LK_Y) mark(lk_root(t, id));
+  }
+  while (mark_inputs(t, s)) continue;
+  for (uint32_t id = s->first; id < s->last; id++) {
+    const lk_node *n = &t->nodes[id];
+    if (n->redo & REDO_ROOT) t->nodes[id].lock = 1;
+    if (n->redo & REDO_ROOT && lk_is_source(t, id)) lk_node_pin(t, id); /* cannot be made again: stays */
+    if (!runs_again(t, id)) continue;
+    for (int i = 0; i < n->nin; i++)
+      if (!inside(t, s, n->in[i])) lk_node_pin(t, n->in[i]);
+  }
+}
+
+/* Pins every value of the segment for its readers to come: recorded backwards, and forwards of the replay. */
+static void pin_readers(lk_tape *t, const lk_scope *s) {
+  for (uint32_t id = s->first; id < s->last; id++) {
+    const lk_node *n = &t->nodes[id];
+    lk_node *r = lk_root(t, id);
+    if (n->root == id && r->redo & REDO_ROOT && r->mem) r->redo |= REDO_THERE;
+    for (int i = 0; i < n->nin; i++) {
+      if (!inside(t, s, n->in[i])) continue;
+      if (n->reads & LK_X(i)) lk_node_pin(t, n->in[i]);
+      if (runs_again(t, id)) lk_node_pin(t, n->in[i]);
+    }
+    if (n->reads & LK_Y) lk_node_pin(t, id);
+  }
+}
+
+static int run(lk_tape *t, uint32_t id) {
+  lk_frame f;
+  lk_node *r = lk_root(t, id);
+  if (!r->mem && !(r->mem = lk_pool_get(&t->pool, r->size))) return -1;
+  if (lk_frame_bind(t, id, &f, 0)) return -1;
+  for (int i = 0; i < f.c.nin; i++) assert(f.x[i].p);
+  t->replayed++;
+  return lk_frame_forward(t, &f);
+}
+
+lk_status lk_recompute_replay(lk_tape *t, lk_scope *s) {
+  pin_readers(t, s);
+  for (uint32_t id = s->first; id < s->last; id++) {
+    const lk_node *n = &t->nodes[id];
+    lk_node *r = lk_root(t, id);
+    if (lk_is_source(t, id) && n->redo & REDO_ROOT) lk_node_unpin(t, id);
+    if (!runs_again(t, id)) continue;
+    if ((!(r->redo & REDO_THERE) || n->redo & REDO_SAVED) && run(t, id)) return lk_error(t->ctx, NULL);
+    for (int i = 0; i < n->nin; i++) lk_node_unpin(t, n->in[i]);
+    lk_node_settle(t, r); /* made only for its own saved block */
+  }
+  s->flags &= ~LK_SCOPE_RECOMPUTE;
+  return LK_OK;
+}

@@ -1,0 +1,153 @@
+/* compose.c: what a site computes: its base and the active adapters, folded from left to right. */
+#include "model.h"
+
+#include <lorikeet/ops.h>
+#include <stdio.h>
+
+/* ---- the base ---- */
+
+lk_tensor lk_site_weight(lk_site *s, lk_tape *t) {
+  lk_tensor W = lk_use(t, s->weight);
+  return s->fan_in_fan_out ? lk_transpose(t, W, 0, 1) : W;
+}
+
+lk_tensor lk_site_bias(lk_site *s, lk_tape *t) { return lk_use(t, s->bias); }
+
+int lk_site_out_axis(const lk_site *s) { return s->kind == LK_SITE_EMBEDDING; }
+
+lk_tensor lk_site_base(lk_site *s, lk_tape *t, lk_tensor x, lk_tensor W, lk_tensor b) {
+  switch (s->kind) {
+  case LK_SITE_EMBEDDING: return lk_embedding(t, W, x);
+  case LK_SITE_CONV2D: return lk_conv2d(t, x, W, b, &s->conv);
+  default: return lk_linear(t, x, W, b);
+  }
+}
+
+static lk_tensor plain(lk_site *s, lk_tape *t, lk_tensor x) {
+  return lk_site_base(s, t, x, lk_site_weight(s, t), lk_site_bias(s, t));
+}
+
+/* ---- chains ---- */
+
+lk_tensor lk_plus(lk_tape *t, lk_tensor y, lk_tensor d) {
+  if (lk_is_nil(y)) return d;
+  return lk_is_nil(d) ? y : lk_add(t, y, d);
+}
+
+static int has_twin(const lk_at *a) { return a->method->cls->delta || a->method->cls->output; }
+
+/* The last adapter that can only change the weight, or NULL. */
+static lk_at *last_weight(lk_at *a) {
+  lk_at *last = NULL;
+  for (; a; a = a->next)
+    if (!has_twin(a)) last = a;
+  return last;
+}
+
+static int only_deltas(const lk_at *a) {
+  for (; a; a = a->next)
+    if (!a->method->cls->delta || a->method->cls->output) return 0;
+  return 1;
+}
+
+/* W and b after the adapters from `a` up to and including `last`. */
+static lk_status fold(lk_at *a, const lk_at *last, lk_tape *t, lk_tensor *W, lk_tensor *b) {
+  for (; a; a = a->next) {
+    lk_tensor result[2];
+    uint32_t scope = lk_scope_begin(t, a->method->cls->name, 0);
+    if (a->method->cls->weight && a->method->cls->weight(a, t, W, b)) break;
+    result[0] = *W;
+    result[1] = *b;
+    lk_scope_end_n(t, scope, lk_is_nil(*b) ? 1 : 2, result);
+    *W = result[0];
+    if (!lk_is_nil(*b)) *b = result[1];
+    if (a == last) break;
+  }
+  return lk_error(lk_tape_ctx(t), NULL);
+}
+
+lk_status lk_at_folded(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b) {
+  lk_at *last = NULL;
+  *W = lk_site_weight(at->site, t);
+  *b = lk_site_bias(at->site, t);
+  for (lk_at *a = at->head; a != at; a = a->next) last = a;
+  return last ? fold(at->head, last, t, W, b) : lk_error(lk_tape_ctx(t), NULL);
+}
+
+/* y with the deltas and outputs from `a` on. */
+static lk_tensor continue_chain(lk_at *a, lk_tape *t, lk_tensor x, lk_tensor y) {
+  for (; a; a = a->next) {
+    const lk_adapter_class *k = a->method->cls;
+    uint32_t scope = lk_scope_begin(t, k->name, 0);
+    if (k->delta) y = k->delta(a, t, x, y);
+    if (k->output) y = k->output(a, t, x, y);
+    y = lk_scope_end(t, scope, y);
+  }
+  return y;
+}
+
+/* What one chain makes of x, base included. */
+static lk_tensor chain_output(lk_at *chain, lk_tape *t, lk_tensor x) {
+  lk_site *s = chain->site;
+  lk_at *last = last_weight(chain), *rest = chain;
+  lk_tensor W = lk_site_weight(s, t), b = lk_site_bias(s, t);
+  if (last) {
+    if (fold(chain, last, t, &W, &b)) return lk_nil();
+    rest = last->next;
+  }
+  return continue_chain(rest, t, x, lk_site_base(s, t, x, W, b));
+}
+
+lk_tensor lk_chain_delta(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor y) {
+  if (only_deltas(chain)) return continue_chain(chain, t, x, y);
+  lk_tensor d = lk_sub(t, chain_output(chain, t, x), plain(chain->site, t, x));
+  return lk_plus(t, y, d);
+}
+
+/* ---- sites ---- */
+
+static lk_at *chain_of(const lk_site *s, const lk_adapter *a) {
+  for (const lk_stack *k = s->stacks; k; k = k->next)
+    if (k->adapter == a) return k->chain;
+  return NULL;
+}
+
+/* y0 + sum of w_i (chain_i(x) - y0) over the active adapters, in order. */
+static lk_tensor several(lk_site *s, lk_tape *t, lk_tensor x) {
+  lk_model *m = s->module->model;
+  lk_tensor y = plain(s, t, x);
+  for (size_t i = 0; i < m->nactive; i++) {
+    lk_at *chain = chain_of(s, m->active[i]);
+    double w = m->active[i]->weight;
+    if (!chain) continue;
+    if (w == 1) y = lk_chain_delta(chain, t, x, y);
+    else y = lk_add(t, y, lk_scale(t, lk_chain_delta(chain, t, x, lk_nil()), w));
+  }
+  return y;
+}
+
+lk_tensor lk_site_forward(lk_site *s, lk_tape *t, lk_tensor x) {
+  lk_model *m = s->module->model;
+  lk_at *only = NULL;
+  int n = 0;
+  for (size_t i = 0; i < m->nactive && s->stacks && !s->merged; i++) {
+    lk_at *chain = chain_of(s, m->active[i]);
+    if (!chain) continue;
+    n += m->active[i]->weight == 1 ? 1 : 2;
+    only = chain;
+  }
+  uint32_t scope = lk_scope_begin(t, s->module->name, 0);
+  lk_tensor y = n == 0 ? plain(s, t, x) : n == 1 ? chain_output(only, t, x) : several(s, t, x);
+  return lk_scope_end(t, scope, y);
+}
+
+/* ---- dropout in front of an adapter ---- */
+
+lk_tensor lk_at_dropout(lk_at *at, lk_tape *t, const char *label, double p, lk_tensor x) {
+  char name[512];
+  if (p == 0 || !lk_is_training(t) || at->site->kind == LK_SITE_EMBEDDING) return x; /* indices are never dropped */
+  snprintf(name, sizeof name, "%s.%s", at->site->module->path, label);
+  lk_tensor keep = lk_side_get(t, name);
+  if (lk_is_nil(keep)) return lk_dropout(t, x, p);
+  return lk_scale(t, lk_mul(t, x, keep), p < 1 ? 1 / (1 - p) : 0);
+}

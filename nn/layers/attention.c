@@ -1,0 +1,56 @@
+/* attention.c: the multi-head attention layer, with separate or fused query, key and value. */
+#include "layer.h"
+
+static lk_status check(lk_module *parent, const char *name, const lk_multi_head_options *o) {
+  if (o->width > 0 && o->heads > 0 && o->width % o->heads == 0) return LK_OK;
+  return lk_fail(parent->ctx, LK_EARG, "attention '%s' in '%s': width %lld cannot be split into %lld heads", name,
+                 parent->path, (long long)o->width, (long long)o->heads);
+}
+
+static const char *or(const char *name, const char *otherwise) { return name ? name : otherwise; }
+
+lk_attention_layer *lk_attention_new(lk_module *parent, const char *name, const lk_multi_head_options *o) {
+  if (parent && check(parent, name, o)) return NULL;
+  lk_attention_layer *l = lk_block_new(parent, name, "attention", sizeof *l, o->flags);
+  if (!l) return NULL;
+  lk_module *m = &l->module;
+  int flags = o->flags & LK_NO_BIAS;
+  l->width = o->width;
+  l->heads = o->heads;
+  l->causal = o->causal;
+  l->dropout = o->dropout;
+  l->output_dropout = o->output_dropout;
+  if (o->qkv) {
+    l->qkv = lk_linear_new(m, o->qkv, o->width, 3 * o->width, flags);
+  } else {
+    l->query = lk_linear_new(m, or(o->query, "query"), o->width, o->width, flags);
+    l->key = lk_linear_new(m, or(o->key, "key"), o->width, o->width, flags);
+    l->value = lk_linear_new(m, or(o->value, "value"), o->width, o->width, flags);
+  }
+  l->output = lk_linear_new(m, or(o->output, "output"), o->width, o->width, 0);
+  return lk_error(m->ctx, NULL) ? NULL : l;
+}
+
+/* [N, T, heads * d] -> [N, heads, T, d], views. */
+static lk_tensor split_heads(lk_attention_layer *l, lk_tape *t, lk_tensor x) {
+  const int64_t shape[] = {lk_size(t, x, 0), lk_size(t, x, 1), l->heads, l->width / l->heads};
+  return lk_transpose(t, lk_reshape(t, x, 4, shape), 1, 2);
+}
+
+static lk_tensor join_heads(lk_attention_layer *l, lk_tape *t, lk_tensor y) {
+  const int64_t shape[] = {lk_size(t, y, 0), lk_size(t, y, 2), l->width};
+  return lk_reshape(t, lk_transpose(t, y, 1, 2), 3, shape);
+}
+
+/* q of the first tokens, k and v of all, split into heads. */
+static void project(lk_attention_layer *l, lk_tape *t, lk_tensor x, int64_t queries, lk_tensor qkv[3]) {
+  if (l->qkv) {
+    lk_split(t, lk_linear_forward(l->qkv, t, x), -1, 3, qkv);
+    qkv[0] = lk_slice(t, qkv[0], 1, 0, queries, 1);
+  } else {
+    qkv[0] = lk_linear_forward(l->query, t, lk_slice(t, x, 1, 0, queries, 1));
+    qkv[1] = lk_linear_forward(l->key, t, x);
+    qkv[2] = lk_linear_forward(l->value, t, x);
+  }
+  for (int i = 0; i < 3; i++) qkv[i] = split_heads(l, t, qkv[i]);
+}

@@ -1,0 +1,50 @@
+# nn/: layers, models and adapters; sees the public headers only.  A new adapter is one file and one line in
+# adapter_sources.
+
+nn_sources = \
+  %D%/match.c \
+  %D%/module.c \
+  %D%/spec.c \
+  %D%/model.h
+
+layer_sources =
+
+model_sources =
+
+data_sources = \
+  %D%/data/dataset.c \
+  %D%/data/digits.c \
+  %D%/data/glyphs.c \
+  %D%/data/idx.c \
+  %D%/data/loader.c \
+  %D%/data/pen.c \
+  %D%/data/pen.h
+
+train_sources = \
+  %D%/train/axis.c \
+  %D%/train/chart.h \
+  %D%/train/label.c \
+  %D%/train/metrics.c \
+  %D%/train/progress.c \
+  %D%/train/svg.c \
+  %D%/train/table.c \
+  %D%/train/text.h
+
+adapter_sources =
+
+# Code that several adapters share.
+adapter_helpers =
+
+libnn_la_SOURCES = $(nn_sources) $(layer_sources) $(model_sources) $(data_sources) $(train_sources) \
+  $(adapter_sources) $(adapter_helpers)
+libnn_la_CPPFLAGS = $(public_cppflags) -I$(srcdir)/%D% -I$(builddir)/%D% \
+  $(JANSSON_CFLAGS) $(PCRE2_CFLAGS) $(ZLIB_CFLAGS)
+EXTRA_libnn_la_DEPENDENCIES = %D%/local.mk
+
+BUILT_SOURCES += %D%/adapters.inc
+CLEANFILES += %D%/adapters.inc
+EXTRA_DIST += %D%/genadapters.sh
+
+%D%/adapters.inc: %D%/genadapters.sh %D%/local.mk $(adapter_sources)
+	@$(MKDIR_P) %D%
+	$(AM_V_GEN)(cd $(srcdir) && $(SHELL) %D%/genadapters.sh $(adapter_sources)) > $@.tmp && mv -f $@.tmp $@

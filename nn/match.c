@@ -1,0 +1,228 @@
+/* match.c: which sites a list of target patterns means. */
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "model.h"
+
+#include <ctype.h>
+#include <fnmatch.h>
+#include <pcre2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- patterns ---- */
+
+/* PCRE2 takes its memory from the context too. */
+static void *regex_alloc(size_t size, void *ctx) { return lk_alloc(ctx, size); }
+static void regex_free(void *p, void *ctx) { lk_free(ctx, p); }
+
+/* Full match of a regular expression; with `leaf`, as PEFT's rank_pattern: "(.*\.)?(pattern)$" from the start. */
+static int regex_match(lk_ctx *c, const char *pattern, const char *path) {
+  int error;
+  size_t at;
+  pcre2_general_context *g = pcre2_general_context_create(regex_alloc, regex_free, c);
+  pcre2_compile_context *cc = g ? pcre2_compile_context_create(g) : NULL;
+  pcre2_code *code = cc ? pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
+                                        PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_UTF, &error, &at, cc)
+                        : NULL;
+  pcre2_match_data *data = code ? pcre2_match_data_create_from_pattern(code, g) : NULL;
+  int found = data ? pcre2_match(code, (PCRE2_SPTR)path, strlen(path), 0, 0, data, NULL) : PCRE2_ERROR_NOMEMORY;
+  if (cc && !code && !lk_error(c, NULL)) {
+    PCRE2_UCHAR text[200];
+    pcre2_get_error_message(error, text, sizeof text);
+    lk_fail(c, LK_EARG, "pattern '%s': %s at character %zu", pattern, (char *)text, at + 1);
+  } else if (found < 0 && found != PCRE2_ERROR_NOMATCH) {
+    lk_fail(c, LK_EARG, "pattern '%s': matching '%s' took too much time or memory", pattern, path);
+  }
+  pcre2_match_data_free(data);
+  pcre2_code_free(code);
+  pcre2_compile_context_free(cc);
+  pcre2_general_context_free(g);
+  return found >= 0;
+}
+
+int lk_match(lk_ctx *c, const char *pattern, const char *path) {
+  if (!strncmp(pattern, "re:", 3)) return regex_match(c, pattern + 3, path);
+  for (const char *part = path; part; part = strchr(part, '.')) {
+    part += *part == '.';
+    if (!fnmatch(pattern, part, 0)) return 1;
+  }
+  return 0;
+}
+
+char *lk_pattern_next(lk_ctx *c, const char **list) {
+  const char *s = *list ? *list + strspn(*list, ", \t\n") : "";
+  size_t n = !strncmp(s, "re:", 3) ? strlen(s) : strcspn(s, ", \t\n");
+  *list = s + n;
+  return n ? lk_strndup(c, s, n) : NULL;
+}
+
+int lk_suffix_match(lk_ctx *c, const char *suffixes, const char *path) {
+  int found = 0;
+  for (char *s; suffixes && (s = lk_pattern_next(c, &suffixes)); lk_free(c, s)) {
+    size_t n = strlen(s), all = strlen(path);
+    found |= n <= all && !strcmp(path + all - n, s);
+  }
+  return found;
+}
+
+/* ---- which layer a path belongs to ---- */
+
+/* PEFT's layers_to_transform: the first numbered part from position 2 on that is not the last; with patterns, the
+ * number right behind one of them.  -1: none. */
+static int layer_of(lk_ctx *c, const char *path, const char *patterns) {
+  int position = 0;
+  for (const char *part = path; *part; position++) {
+    size_t n = strcspn(part, ".");
+    if (!part[n]) break; /* the last one */
+    int number = position >= 2 && n > 0;
+    for (size_t i = 0; i < n; i++) number &= isdigit((unsigned char)part[i]) != 0;
+    if (number && !patterns) return atoi(part);
+    if (number) {
+      char *before = lk_strndup(c, path, (size_t)(part - path) - 1);
+      const char *list = patterns;
+      int found = 0;
+      for (char *s; before && (s = lk_pattern_next(c, &list)); lk_free(c, s)) {
+        size_t all = strlen(before), k = strlen(s);
+        found |= all > k && before[all - k - 1] == '.' && !strcmp(before + all - k, s);
+      }
+      lk_free(c, before);
+      if (found) return atoi(part);
+    }
+    part += n + 1;
+  }
+  return -1;
+}
+
+static int layer_wanted(lk_ctx *c, const lk_attach_options *o, const char *path) {
+  if (!o->nlayers) return 1;
+  int layer = layer_of(c, path, o->layers_pattern);
+  for (int i = 0; i < o->nlayers; i++)
+    if (layer >= 0 && o->layers[i] == layer) return 1;
+  return 0;
+}
+
+/* ---- targets ---- */
+
+static int is_all_linear(const char *pattern) { return !strcasecmp(pattern, "all-linear"); }
+
+/* Is the path in or below a module that is saved whole? */
+static int below_saved(lk_ctx *c, const char *saved, const char *path) {
+  int found = 0;
+  for (char *s; saved && (s = lk_pattern_next(c, &saved)); lk_free(c, s)) {
+    size_t n = strlen(s);
+    for (const char *p = path; p; p = strchr(p, '.')) {
+      p += *p == '.';
+      found |= !strncmp(p, s, n) && (p[n] == 0 || p[n] == '.');
+    }
+  }
+  return found;
+}
+
+static int excluded(lk_ctx *c, const lk_attach_options *o, const char *path) {
+  const char *list = o->exclude;
+  int found = below_saved(c, o->modules_to_save, path);
+  for (char *s; list && (s = lk_pattern_next(c, &list)); lk_free(c, s)) found |= lk_match(c, s, path);
+  return found;
+}
+
+static int hits(lk_ctx *c, const lk_attach_options *o, const char *pattern, lk_site *site) {
+  const char *path = site->module->path;
+  if (is_all_linear(pattern)) return site->kind == LK_SITE_LINEAR && layer_wanted(c, o, path);
+  if (!lk_match(c, pattern, path)) return 0;
+  int exact = !strcmp(pattern, path) || !strncmp(pattern, "re:", 3);
+  return exact || layer_wanted(c, o, path);
+}
+
+/* Levenshtein distance, up to 63 characters of each. */
+static int distance(const char *a, const char *b) {
+  int row[64], n = (int)strnlen(b, 63);
+  for (int j = 0; j <= n; j++) row[j] = j;
+  for (int i = 1; a[i - 1]; i++) {
+    int diagonal = row[0];
+    row[0] = i;
+    for (int j = 1; j <= n; j++) {
+      int best = diagonal + (a[i - 1] != b[j - 1]);
+      diagonal = row[j];
+      if (row[j] + 1 < best) best = row[j] + 1;
+      if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+      row[j] = best;
+    }
+  }
+  return row[n];
+}
+
+/* The three different last names of sites that are closest to a pattern, as "'query', 'key'". */
+static void closest(lk_model *model, const char *pattern, char *text, size_t size) {
+  const char *best[3] = {NULL, NULL, NULL};
+  const char *dot = strrchr(pattern, '.'), *want = dot ? dot + 1 : pattern;
+  for (lk_module *m = &model->root; m; m = lk_module_walk(&model->root, m)) {
+    if (!m->site) continue;
+    const char *last = strrchr(m->path, '.'), *name = last ? last + 1 : m->path;
+    for (int i = 0; i < 3; i++) {
+      if (best[i] && !strcmp(best[i], name)) break;
+      if (best[i] && distance(want, name) >= distance(want, best[i])) continue;
+      for (int j = 2; j > i; j--) best[j] = best[j - 1];
+      best[i] = name;
+      for (int j = i + 1; j < 3; j++)
+        if (best[j] && !strcmp(best[j], name)) best[j] = NULL;
+      break;
+    }
+  }
+  size_t used = 0;
+  text[0] = 0;
+  for (int i = 0; i < 3 && used < size; i++)
+    if (best[i]) used += (size_t)snprintf(text + used, size - used, "%s'%s'", used ? ", " : "", best[i]);
+}
+
+/* Marks the sites that one pattern hits; the number of hits. */
+static int mark_hits(lk_model *model, const lk_attach_options *o, const char *pattern, lk_site **sites, int n,
+                     char *marked) {
+  lk_ctx *c = model->root.ctx;
+  int found = 0;
+  for (int i = 0; i < n && !lk_error(c, NULL); i++) {
+    if (!hits(c, o, pattern, sites[i])) continue;
+    found++;
+    if (!excluded(c, o, sites[i]->module->path)) marked[i] = 1;
+  }
+  return found;
+}
+
+static lk_status mark_all(lk_model *model, const lk_attach_options *o, lk_site **sites, int n, char *marked) {
+  lk_ctx *c = model->root.ctx;
+  const char *list = o->targets;
+  char close[200];
+  int patterns = 0;
+  for (char *p; (p = lk_pattern_next(c, &list)); lk_free(c, p)) {
+    patterns++;
+    if (mark_hits(model, o, p, sites, n, marked) || lk_error(c, NULL)) continue;
+    closest(model, p, close, sizeof close);
+    if (o->lenient) lk_warn(c, "attach: target '%s' matches no module; close: %s", p, close);
+    else lk_fail(c, LK_EARG, "attach: target '%s' matches no module that can be adapted; close: %s", p, close);
+  }
+  if (!patterns) return lk_fail(c, LK_EARG, "attach: no targets are given");
+  return lk_error(c, NULL);
+}
+
+lk_status lk_match_targets(lk_model *model, const lk_attach_options *o, lk_target_match *match) {
+  lk_ctx *c = model->root.ctx;
+  lk_site **sites = NULL;
+  size_t capacity = 0;
+  int n = 0, kept = 0;
+  for (lk_module *m = &model->root; m; m = lk_module_walk(&model->root, m)) {
+    if (!m->site) continue;
+    if (lk_grow(c, &sites, &capacity, (size_t)n + 1, sizeof *sites)) break;
+    sites[n++] = m->site;
+  }
+  char *marked = lk_alloc(c, (size_t)n + 1);
+  if (marked && !mark_all(model, o, sites, n, marked)) {
+    for (int i = 0; i < n; i++)
+      if (marked[i]) sites[kept++] = sites[i];
+    if (!kept) lk_fail(c, LK_EARG, "attach: the targets '%s' leave no module to adapt", o->targets);
+  }
+  lk_free(c, marked);
+  *match = (lk_target_match){sites, kept};
+  if (!lk_error(c, NULL)) return LK_OK;
+  lk_free(c, sites);
+  match->sites = NULL;
+  return lk_error(c, NULL);
+}

@@ -1,0 +1,204 @@
+/* merge.c: writing the active adapters into the base, derived from their `weight` hooks.
+ *
+ * W and b of every site are folded in double from the unmerged base, all before any is written; what was there
+ * is kept, so that unmerging is exact to the bit. */
+#include "model.h"
+
+#include <lorikeet/ops.h>
+#include <math.h>
+#include <string.h>
+
+/* New values of one parameter. */
+struct lk_merged {
+  lk_param *param;
+  lk_site *site;     /* whose weight it is, or NULL */
+  lk_view before;    /* what param->value was */
+  int before_owned;
+  lk_view after;
+  lk_merged *next;
+};
+
+typedef struct {
+  lk_model *model;
+  lk_ctx *ctx;
+  lk_tape *t;
+  lk_merged *list;
+} merging;
+
+/* ---- may it be merged? ---- */
+
+static lk_status check_chain(lk_ctx *c, const lk_at *a) {
+  for (; a; a = a->next) {
+    const lk_adapter_class *k = a->method->cls;
+    if (!(k->caps & LK_AFFINE) || !k->weight)
+      return lk_fail(c, LK_EARG, "merge: %s at %s cannot be merged: what it adds is not a change of the weight", k->name,
+                     lk_at_path(a));
+    if (check_chain(c, a->inner)) return lk_error(c, NULL);
+  }
+  return LK_OK;
+}
+
+static const lk_at *chain_of(const lk_site *s, const lk_adapter *a) {
+  for (const lk_stack *k = s->stacks; k; k = k->next)
+    if (k->adapter == a) return k->chain;
+  return NULL;
+}
+
+/* ---- one site ---- */
+
+static lk_tensor weighted_change(lk_tape *t, lk_tensor total, lk_tensor from, lk_tensor to, double w) {
+  return lk_add(t, total, lk_scale(t, lk_sub(t, to, from), w));
+}
+
+/* W0 + sum w_i (W_i - W0), the same for b; b stays nil for a layer without bias. */
+static lk_status fold_site(merging *m, lk_site *s, lk_tensor *W, lk_tensor *b) {
+  lk_tape *t = m->t;
+  lk_tensor W0 = lk_site_weight(s, t), b0 = lk_site_bias(s, t);
+  *W = W0;
+  *b = b0;
+  for (size_t i = 0; i < m->model->nactive; i++) {
+    const lk_adapter *a = m->model->active[i];
+    lk_tensor Wi = W0, bi = b0;
+    const lk_at *chain = chain_of(s, a);
+    if (!chain) continue;
+    for (lk_at *k = (lk_at *)chain; k; k = k->next)
+      if (k->method->cls->weight(k, t, &Wi, &bi)) return lk_error(m->ctx, NULL);
+    if (lk_is_nil(b0) && !lk_is_nil(bi))
+      return lk_fail(m->ctx, LK_EARG, "merge: the adapter at %s has a bias, and the layer has none to merge it into",
+                     s->module->path);
+    *W = weighted_change(t, *W, W0, Wi, a->weight);
+    if (!lk_is_nil(b0)) *b = weighted_change(t, *b, b0, bi, a->weight);
+  }
+  return lk_error(m->ctx, NULL);
+}
+
+/* Notes the values that a parameter shall have: copied, in its own layout and dtype, checked to be finite. */
+static lk_status plan(merging *m, lk_param *p, lk_site *weight_of, lk_view value) {
+  lk_merged *e = lk_alloc(m->ctx, sizeof *e);
+  if (!e) return lk_error(m->ctx, NULL);
+  *e = (lk_merged){.param = p, .site = weight_of, .next = m->list};
+  m->list = e;
+  lk_view_init(&e->after, p->value.dtype, p->value.ndim, p->value.shape);
+  e->after.p = lk_alloc(m->ctx, lk_view_bytes(&e->after));
+  if (!e->after.p) return lk_error(m->ctx, NULL);
+  lk_view to = e->after;
+  if (weight_of && weight_of->fan_in_fan_out) {
+    to.shape[0] = e->after.shape[1], to.stride[0] = 1;
+    to.shape[1] = e->after.shape[0], to.stride[1] = e->after.shape[1];
+  }
+  lk_view_copy(&to, &value);
+  for (int64_t i = 0, n = lk_view_count(&to); i < n; i++)
+    if (!isfinite(lk_view_get(&e->after, i)))
+      return lk_fail(m->ctx, LK_ENONFINITE, "merge: %s would hold a value that is not finite", p->name);
+  return LK_OK;
+}
+
+static lk_status plan_site(merging *m, lk_site *s) {
+  lk_tensor W, b;
+  lk_view v;
+  int adapted = 0;
+  for (size_t i = 0; i < m->model->nactive; i++) {
+    const lk_at *chain = chain_of(s, m->model->active[i]);
+    adapted |= chain != NULL;
+    if (check_chain(m->ctx, chain)) return lk_error(m->ctx, NULL);
+  }
+  if (!adapted) return LK_OK;
+  if (s->weight->alias)
+    return lk_fail(m->ctx, LK_EARG, "merge: the weight of %s is shared with %s; merging would part them", s->module->path,
+                   s->weight->alias->name);
+  lk_tape_reset(m->t);
+  if (fold_site(m, s, &W, &b) || lk_get(m->t, W, &v) || plan(m, s->weight, s, v)) return lk_error(m->ctx, NULL);
+  if (s->bias && !lk_get(m->t, b, &v)) plan(m, s->bias, NULL, v);
+  return lk_error(m->ctx, NULL);
+}
+
+/* Copies that stand in for other parameters (a site's own bias is merged with the site). */
+static lk_status plan_stand_ins(merging *m) {
+  for (size_t i = 0; i < m->model->nactive; i++)
+    for (lk_param *p = m->model->active[i]->stand_ins; p; p = p->next) {
+      int planned = 0;
+      for (lk_merged *e = m->list; e; e = e->next) planned |= e->param == p->owner;
+      if (!planned && plan(m, p->owner, NULL, p->value)) return lk_error(m->ctx, NULL);
+    }
+  return LK_OK;
+}
+
+/* ---- all of them ---- */
+
+static void free_list(lk_ctx *c, lk_merged *e, int values) {
+  for (lk_merged *next; e; e = next) {
+    next = e->next;
+    if (values) lk_free(c, e->after.p);
+    lk_free(c, e);
+  }
+}
+
+static void measure(const lk_merged *e, lk_merge_report *r) {
+  double change = 0, largest = 0;
+  for (int64_t i = 0, n = lk_view_count(&e->after); i < n; i++) {
+    double was = lk_view_get(&e->param->value, i), d = fabs(lk_view_get(&e->after, i) - was);
+    if (d > change) change = d;
+    if (fabs(was) > largest) largest = fabs(was);
+  }
+  if (change > r->max_change) r->max_change = change;
+  if (largest > 0 && change / largest > r->max_relative_change) {
+    r->max_relative_change = change / largest;
+    r->site = e->site->module->path;
+  }
+}
+
+void lk_merge_undo(lk_model *model) {
+  for (lk_merged *e = model->merge; e; e = e->next) {
+    lk_free(model->root.ctx, e->param->value.p);
+    e->param->value = e->before;
+    e->param->owned = e->before_owned;
+    lk_param_touch(e->param);
+    if (e->site) e->site->merged = 0;
+  }
+  free_list(model->root.ctx, model->merge, 0);
+  model->merge = NULL;
+  model->merged = 0;
+}
+
+lk_status lk_merge(lk_model *model, lk_merge_report *report) {
+  lk_merge_report r = {0};
+  merging m = {.model = model, .ctx = lk_model_ctx(model)};
+  if (report) *report = r;
+  if (lk_error(m.ctx, NULL) || model->merged) return lk_error(m.ctx, NULL);
+  if (!model->nactive) return lk_fail(m.ctx, LK_EARG, "merge: no adapter is active");
+  if (!(m.t = lk_tape_new(m.ctx))) return lk_error(m.ctx, NULL);
+  lk_no_grad(m.t, 1);
+  lk_tape_in_double(m.t, 1);
+  for (lk_module *k = &model->root; k && !lk_error(m.ctx, NULL); k = lk_module_walk(&model->root, k))
+    if (k->site) plan_site(&m, k->site);
+  if (!lk_error(m.ctx, NULL)) plan_stand_ins(&m);
+  lk_tape_free(m.t);
+  if (lk_error(m.ctx, NULL)) {
+    free_list(m.ctx, m.list, 1);
+    return lk_error(m.ctx, NULL);
+  }
+  for (lk_merged *e = m.list; e; e = e->next) {
+    if (e->site) measure(e, &r);
+    r.sites += e->site != NULL;
+    e->before = e->param->value;
+    e->before_owned = e->param->owned;
+    e->param->value = e->after;
+    e->param->owned = 1;
+    lk_param_touch(e->param);
+    if (e->site) e->site->merged = 1;
+  }
+  model->merge = m.list;
+  model->merged = 1;
+  lk_stand_ins_link(model);
+  if (report) *report = r;
+  return LK_OK;
+}
+
+lk_status lk_unmerge(lk_model *model) {
+  if (lk_error(lk_model_ctx(model), NULL) || !model->merged) return lk_error(lk_model_ctx(model), NULL);
+  lk_merge_undo(model);
+  lk_stand_ins_link(model);
+  return LK_OK;
+}
+
+int lk_is_merged(const lk_model *model) { return model->merged; }

@@ -1,0 +1,58 @@
+/* model.h: what the files of nn/ share: the root of a model, and the pieces of attaching. */
+#ifndef LK_MODEL_H
+#define LK_MODEL_H
+#include <lorikeet/adapter.h>
+
+typedef struct lk_cleanup {
+  void (*fn)(void *arg);
+  void *arg;
+  struct lk_cleanup *next;
+} lk_cleanup;
+
+typedef struct lk_merged lk_merged;
+
+struct lk_model {
+  lk_module root;
+  lk_dtype dtype;
+  int flags, merged;
+  lk_adapter *adapters;      /* in order of attaching */
+  lk_adapter **active;       /* in order */
+  size_t nactive, active_capacity;
+  const lk_adapter_class **classes; /* registered ones */
+  size_t nclasses, class_capacity;
+  lk_cleanup *cleanups;
+  lk_merged *merge;          /* what merging changed, while merged */
+};
+
+/* module.c */
+lk_param *lk_param_walk(lk_model *model, lk_param *p); /* base parameters in order; NULL begins and ends */
+
+/* spec.c */
+lk_method *lk_spec_parse(lk_adapter *a, const char *spec);
+void lk_method_free(lk_ctx *ctx, lk_method *m);
+/* Applies "r=4 alpha=8" to cfg of a class; keys that the class does not have are counted as not used. */
+lk_status lk_options_apply(lk_ctx *ctx, const lk_adapter_class *cls, void *cfg, const char *options, int *used);
+
+/* match.c */
+typedef struct lk_target_match {
+  lk_site **sites;
+  int n;
+} lk_target_match;
+lk_status lk_match_targets(lk_model *model, const lk_attach_options *o, lk_target_match *match);
+/* Next pattern of a list separated by commas or spaces ("re:" takes the rest); NULL at the end; the caller's. */
+char *lk_pattern_next(lk_ctx *ctx, const char **list);
+/* Does the path end with one of the (plain) suffixes? */
+int lk_suffix_match(lk_ctx *ctx, const char *suffixes, const char *path);
+
+/* attach.c */
+void lk_adapter_free(lk_adapter *a);
+
+/* saved.c: copies of base parameters that train with an adapter */
+lk_status lk_stand_ins_make(lk_adapter *a, const lk_attach_options *o, const lk_target_match *match);
+lk_status lk_stand_ins_check(lk_model *model); /* no two active adapters hold a copy of one parameter */
+void lk_stand_ins_link(lk_model *model);       /* sets param->stand_in by what is active */
+
+void lk_site_restore(lk_site *site); /* site.c: takes lk_at_rebase back */
+void lk_merge_undo(lk_model *model); /* merge.c */
+
+#endif
