@@ -50,7 +50,7 @@ lk_status lk_set_trainable(lk_model *model, const char *name, int on) {
   lk_adapter *a = lk_adapter_find(model, name);
   if (!a) return lk_fail(c, LK_EARG, "set_trainable: there is no adapter '%s'", name);
   for (lk_module *m = &model->root; m; m = lk_module_walk(&model->root, m))
-    for (lk_stack *s = m->site ? m->site->stacks : NULL; s; s = s->next)
+    for (lk_site_stack *s = m->site ? m->site->stacks : NULL; s; s = s->next)
       if (s->adapter == a) train_chain(s->chain, on);
   train_params(a->stand_ins, on);
   a->trainable = on != 0;

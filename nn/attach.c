@@ -14,8 +14,8 @@ const char *lk_at_path(const lk_at *at) { return at->site->module->path; }
 static char *param_path(const lk_at *at, const char *name) {
   const char *label = at->method->label, *adapter = at->method->adapter->name;
   int is_default = !strcmp(adapter, "default");
-  return lk_sprintf(lk_at_ctx(at), "%s.%s%s%s%s%s", lk_at_path(at), label, *label ? "." : "", name, is_default ? "" : "@",
-                    is_default ? "" : adapter);
+  return lk_sprintf(lk_at_ctx(at), "%s.%s%s%s%s%s", lk_at_path(at), label, *label ? "." : "", name,
+                    is_default ? "" : "@", is_default ? "" : adapter);
 }
 
 static int has_param(const lk_at *chain, const char *path) {
@@ -103,7 +103,8 @@ static lk_status check_at(const lk_at *a) {
   const lk_adapter_class *k = a->method->cls;
   lk_ctx *c = lk_at_ctx(a);
   if (!(k->sites & a->site->kind))
-    return lk_fail(c, LK_EARG, "attach: %s cannot adapt %s, which is a %s layer", k->name, lk_at_path(a), kinds[a->site->kind]);
+    return lk_fail(c, LK_EARG, "attach: %s cannot adapt %s, which is a %s layer", k->name, lk_at_path(a),
+                   kinds[a->site->kind]);
   int needs_weight = k->caps & LK_READS_WEIGHT || (!k->delta && !k->output);
   for (const lk_at *b = a->head; needs_weight && b != a; b = b->next)
     if (!b->method->cls->weight)
@@ -124,11 +125,11 @@ static lk_status attach_chain(lk_at *chain) {
 
 static lk_status attach_site(lk_adapter *a, lk_site *s, const lk_attach_options *o) {
   lk_ctx *c = s->module->ctx;
-  lk_stack *k = lk_alloc(c, sizeof *k);
+  lk_site_stack *k = lk_alloc(c, sizeof *k);
   if (!k) return lk_error(c, NULL);
   k->adapter = a;
   k->chain = make_chain(a->chain, s, o);
-  lk_stack **end = &s->stacks;
+  lk_site_stack **end = &s->stacks;
   while (*end) end = &(*end)->next;
   *end = k;
   return k->chain ? attach_chain(k->chain) : lk_error(c, NULL);
@@ -205,8 +206,8 @@ static lk_attach_options *options_copy(lk_ctx *c, const lk_attach_options *o) {
 static void unlink_stacks(lk_adapter *a) {
   lk_model *model = a->model;
   for (lk_module *m = &model->root; m; m = lk_module_walk(&model->root, m))
-    for (lk_stack **k = m->site ? &m->site->stacks : NULL; k && *k;) {
-      lk_stack *s = *k;
+    for (lk_site_stack **k = m->site ? &m->site->stacks : NULL; k && *k;) {
+      lk_site_stack *s = *k;
       if (s->adapter != a) {
         k = &s->next;
         continue;
@@ -277,7 +278,8 @@ static lk_status build(lk_adapter *a, const lk_attach_options *o) {
   if (lk_match_targets(model, o, &match)) return lk_error(c, NULL);
   for (int i = 0; i < match.n && !lk_error(c, NULL); i++) attach_site(a, match.sites[i], o);
   if (!lk_error(c, NULL)) lk_stand_ins_make(a, o, &match);
-  if (!lk_error(c, NULL)) lk_grow(c, &model->active, &model->active_capacity, model->nactive + 1, sizeof *model->active);
+  if (!lk_error(c, NULL))
+    lk_grow(c, &model->active, &model->active_capacity, model->nactive + 1, sizeof *model->active);
   lk_free(c, match.sites);
   return lk_error(c, NULL);
 }

@@ -17,9 +17,12 @@ int lk_site_out_axis(const lk_site *s) { return s->kind == LK_SITE_EMBEDDING; }
 
 lk_tensor lk_site_base(lk_site *s, lk_tape *t, lk_tensor x, lk_tensor W, lk_tensor b) {
   switch (s->kind) {
-  case LK_SITE_EMBEDDING: return lk_embedding(t, W, x);
-  case LK_SITE_CONV2D: return lk_conv2d(t, x, W, b, &s->conv);
-  default: return lk_linear(t, x, W, b);
+  case LK_SITE_EMBEDDING:
+    return lk_embedding(t, W, x);
+  case LK_SITE_CONV2D:
+    return lk_conv2d(t, x, W, b, &s->conv);
+  default:
+    return lk_linear(t, x, W, b);
   }
 }
 
@@ -74,6 +77,14 @@ lk_status lk_at_folded(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b) {
   return last ? fold(at->head, last, t, W, b) : lk_error(lk_tape_ctx(t), NULL);
 }
 
+lk_status lk_chain_weight(lk_at *chain, lk_tape *t, lk_tensor *W, lk_tensor *b) {
+  for (const lk_at *a = chain; a; a = a->next)
+    if (!a->method->cls->weight)
+      return lk_fail(lk_tape_ctx(t), LK_EARG, "%s at %s does not change the weight", a->method->cls->name,
+                     lk_at_path(a));
+  return fold(chain, NULL, t, W, b);
+}
+
 /* y with the deltas and outputs from `a` on. */
 static lk_tensor continue_chain(lk_at *a, lk_tape *t, lk_tensor x, lk_tensor y) {
   for (; a; a = a->next) {
@@ -106,8 +117,8 @@ lk_tensor lk_chain_delta(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor y) {
 
 /* ---- sites ---- */
 
-static lk_at *chain_of(const lk_site *s, const lk_adapter *a) {
-  for (const lk_stack *k = s->stacks; k; k = k->next)
+lk_at *lk_site_chain(const lk_site *s, const lk_adapter *a) {
+  for (const lk_site_stack *k = s->stacks; k; k = k->next)
     if (k->adapter == a) return k->chain;
   return NULL;
 }
@@ -117,7 +128,7 @@ static lk_tensor several(lk_site *s, lk_tape *t, lk_tensor x) {
   lk_model *m = s->module->model;
   lk_tensor y = plain(s, t, x);
   for (size_t i = 0; i < m->nactive; i++) {
-    lk_at *chain = chain_of(s, m->active[i]);
+    lk_at *chain = lk_site_chain(s, m->active[i]);
     double w = m->active[i]->weight;
     if (!chain) continue;
     if (w == 1) y = lk_chain_delta(chain, t, x, y);
@@ -131,7 +142,7 @@ lk_tensor lk_site_forward(lk_site *s, lk_tape *t, lk_tensor x) {
   lk_at *only = NULL;
   int n = 0;
   for (size_t i = 0; i < m->nactive && s->stacks && !s->merged; i++) {
-    lk_at *chain = chain_of(s, m->active[i]);
+    lk_at *chain = lk_site_chain(s, m->active[i]);
     if (!chain) continue;
     n += m->active[i]->weight == 1 ? 1 : 2;
     only = chain;

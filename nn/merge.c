@@ -11,8 +11,8 @@
 /* New values of one parameter. */
 struct lk_merged {
   lk_param *param;
-  lk_site *site;     /* whose weight it is, or NULL */
-  lk_view before;    /* what param->value was */
+  lk_site *site;  /* whose weight it is, or NULL */
+  lk_view before; /* what param->value was */
   int before_owned;
   lk_view after;
   lk_merged *next;
@@ -31,17 +31,11 @@ static lk_status check_chain(lk_ctx *c, const lk_at *a) {
   for (; a; a = a->next) {
     const lk_adapter_class *k = a->method->cls;
     if (!(k->caps & LK_AFFINE) || !k->weight)
-      return lk_fail(c, LK_EARG, "merge: %s at %s cannot be merged: what it adds is not a change of the weight", k->name,
-                     lk_at_path(a));
+      return lk_fail(c, LK_EARG, "merge: %s at %s cannot be merged: what it adds is not a change of the weight",
+                     k->name, lk_at_path(a));
     if (check_chain(c, a->inner)) return lk_error(c, NULL);
   }
   return LK_OK;
-}
-
-static const lk_at *chain_of(const lk_site *s, const lk_adapter *a) {
-  for (const lk_stack *k = s->stacks; k; k = k->next)
-    if (k->adapter == a) return k->chain;
-  return NULL;
 }
 
 /* ---- one site ---- */
@@ -59,10 +53,9 @@ static lk_status fold_site(merging *m, lk_site *s, lk_tensor *W, lk_tensor *b) {
   for (size_t i = 0; i < m->model->nactive; i++) {
     const lk_adapter *a = m->model->active[i];
     lk_tensor Wi = W0, bi = b0;
-    const lk_at *chain = chain_of(s, a);
+    lk_at *chain = lk_site_chain(s, a);
     if (!chain) continue;
-    for (lk_at *k = (lk_at *)chain; k; k = k->next)
-      if (k->method->cls->weight(k, t, &Wi, &bi)) return lk_error(m->ctx, NULL);
+    if (lk_chain_weight(chain, t, &Wi, &bi)) return lk_error(m->ctx, NULL);
     if (lk_is_nil(b0) && !lk_is_nil(bi))
       return lk_fail(m->ctx, LK_EARG, "merge: the adapter at %s has a bias, and the layer has none to merge it into",
                      s->module->path);
@@ -98,14 +91,14 @@ static lk_status plan_site(merging *m, lk_site *s) {
   lk_view v;
   int adapted = 0;
   for (size_t i = 0; i < m->model->nactive; i++) {
-    const lk_at *chain = chain_of(s, m->model->active[i]);
+    const lk_at *chain = lk_site_chain(s, m->model->active[i]);
     adapted |= chain != NULL;
     if (check_chain(m->ctx, chain)) return lk_error(m->ctx, NULL);
   }
   if (!adapted) return LK_OK;
   if (s->weight->alias)
-    return lk_fail(m->ctx, LK_EARG, "merge: the weight of %s is shared with %s; merging would part them", s->module->path,
-                   s->weight->alias->name);
+    return lk_fail(m->ctx, LK_EARG, "merge: the weight of %s is shared with %s; merging would part them",
+                   s->module->path, s->weight->alias->name);
   lk_tape_reset(m->t);
   if (fold_site(m, s, &W, &b) || lk_get(m->t, W, &v) || plan(m, s->weight, s, v)) return lk_error(m->ctx, NULL);
   if (s->bias && !lk_get(m->t, b, &v)) plan(m, s->bias, NULL, v);

@@ -15,13 +15,13 @@ struct lk_model {
   lk_module root;
   lk_dtype dtype;
   int flags, merged;
-  lk_adapter *adapters;      /* in order of attaching */
-  lk_adapter **active;       /* in order */
+  lk_adapter *adapters; /* in order of attaching */
+  lk_adapter **active;  /* in order */
   size_t nactive, active_capacity;
   const lk_adapter_class **classes; /* registered ones */
   size_t nclasses, class_capacity;
   lk_cleanup *cleanups;
-  lk_merged *merge;          /* what merging changed, while merged */
+  lk_merged *merge; /* what merging changed, while merged */
 };
 
 /* module.c */
@@ -52,7 +52,8 @@ lk_status lk_stand_ins_make(lk_adapter *a, const lk_attach_options *o, const lk_
 lk_status lk_stand_ins_check(lk_model *model); /* no two active adapters hold a copy of one parameter */
 void lk_stand_ins_link(lk_model *model);       /* sets param->stand_in by what is active */
 
-void lk_site_restore(lk_site *site); /* site.c: takes lk_at_rebase back */
-void lk_merge_undo(lk_model *model); /* merge.c */
+lk_at *lk_site_chain(const lk_site *s, const lk_adapter *a); /* compose.c: NULL if there is none */
+void lk_site_restore(lk_site *site);                         /* site.c: takes lk_at_rebase back */
+void lk_merge_undo(lk_model *model);                         /* merge.c */
 
 #endif

@@ -185,7 +185,7 @@ static void collect_chain(collection *c, lk_at *at) {
 
 static void collect_adapter(collection *c, lk_model *model, lk_adapter *a) {
   for (lk_module *m = &model->root; m; m = lk_module_walk(&model->root, m))
-    for (lk_stack *s = m->site ? m->site->stacks : NULL; s; s = s->next)
+    for (lk_site_stack *s = m->site ? m->site->stacks : NULL; s; s = s->next)
       if (s->adapter == a) collect_chain(c, s->chain);
   collect(c, a->stand_ins);
 }

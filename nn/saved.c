@@ -78,7 +78,8 @@ lk_status lk_stand_ins_check(lk_model *model) {
       for (const lk_param *p = model->active[i]->stand_ins; p; p = p->next)
         for (const lk_param *q = model->active[j]->stand_ins; q; q = q->next)
           if (p->owner == q->owner)
-            return lk_fail(p->ctx, LK_EARG, "adapters '%s' and '%s' both hold a copy of %s: only one of them can be active",
+            return lk_fail(p->ctx, LK_EARG,
+                           "adapters '%s' and '%s' both hold a copy of %s: only one of them can be active",
                            model->active[j]->name, model->active[i]->name, ((lk_param *)p->owner)->name);
   return LK_OK;
 }

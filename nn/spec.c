@@ -129,7 +129,8 @@ static lk_method *chain(parser *p);
 static lk_status unknown_class(parser *p, const char *name) {
   char names[300] = "";
   size_t used = 0;
-  for (const lk_adapter_class *const *k = lk_adapter_classes(); *k && used + strlen((*k)->name) + 3 < sizeof names; k++) {
+  for (const lk_adapter_class *const *k = lk_adapter_classes(); *k && used + strlen((*k)->name) + 3 < sizeof names;
+       k++) {
     strcpy(names + used, used ? ", " : "");
     strcat(names, (*k)->name);
     used = strlen(names);
@@ -163,8 +164,8 @@ static lk_status option(parser *p, lk_method *m, size_t n) {
       strcat(keys, *keys ? ", " : "");
       strcat(keys, o->key);
     }
-    return lk_fail(p->ctx, LK_EARG, "%s: no option '%.*s'; there %s %s", m->cls->name, (int)strcspn(p->at, "= |()"), p->at,
-                   *keys ? "are" : "is", *keys ? keys : "none");
+    return lk_fail(p->ctx, LK_EARG, "%s: no option '%.*s'; there %s %s", m->cls->name, (int)strcspn(p->at, "= |()"),
+                   p->at, *keys ? "are" : "is", *keys ? keys : "none");
   }
   char *more = lk_sprintf(p->ctx, "%s%.*s ", m->written ? m->written : " ", (int)strcspn(p->at, "= |()\t\r\n"), p->at);
   if (!more) return lk_error(p->ctx, NULL);
@@ -175,7 +176,8 @@ static lk_status option(parser *p, lk_method *m, size_t n) {
 }
 
 static lk_status inner(parser *p, lk_method *m) {
-  if (!(m->cls->caps & LK_WRAPPER)) return lk_fail(p->ctx, LK_EARG, "adapter '%s': %s holds no other adapter", p->spec, m->cls->name);
+  if (!(m->cls->caps & LK_WRAPPER))
+    return lk_fail(p->ctx, LK_EARG, "adapter '%s': %s holds no other adapter", p->spec, m->cls->name);
   if (m->inner) return wrong(p, "one pair of parentheses is enough");
   p->at++;
   m->inner = chain(p);

@@ -104,10 +104,10 @@ START_TEST(a_terminal_line_is_redrawn) {
   now += 2;
   lk_bar_update(&b, 200, "loss %d", 0);
   lk_bar_finish(&b);
-  expect_printed(&b, "\rtrain[#------] 25%  50/200  loss 1.2500  50.0 steps/s  0:01, ETA 0:03"
-                     "\rtrain[#####------] 50%  100/200  loss 1  50.0 steps/s  0:02, ETA 0:02"
+  expect_printed(&b, "\rtrain [#----]  25%  50/200  loss 1.2500  50.0 steps/s  0:01, ETA 0:03"
+                     "\rtrain [####-----]  50%  100/200  loss 1  50.0 steps/s  0:02, ETA 0:02"
                      "\r                                                                     \r"
-                     "\rtrain[###########]100%  200/200  loss 0  50.0 steps/s  0:04, ETA 0:00\n");
+                     "\rtrain [#########] 100%  200/200  loss 0  50.0 steps/s  0:04, ETA 0:00\n");
 }
 END_TEST
 

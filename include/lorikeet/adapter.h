@@ -26,11 +26,11 @@ typedef struct lk_method lk_method;
 typedef struct lk_adapter lk_adapter;
 
 /* One named adapter at a site. */
-typedef struct lk_stack {
+typedef struct lk_site_stack {
   lk_adapter *adapter;
   lk_at *chain;
-  struct lk_stack *next;
-} lk_stack;
+  struct lk_site_stack *next;
+} lk_site_stack;
 
 struct lk_site {
   lk_module *module;
@@ -39,7 +39,7 @@ struct lk_site {
   int64_t in, out;         /* features; vocabulary and width of an embedding; channels of a convolution */
   int fan_in_fan_out;      /* weight is stored [in, out] */
   lk_conv2d_options conv;
-  lk_stack *stacks;
+  lk_site_stack *stacks;
   int merged;
   lk_at *replaced_by;      /* the adapter that replaced the base weight, or NULL */
   lk_view original_weight; /* and what it was before */
@@ -156,6 +156,8 @@ LK_API lk_status lk_at_rebase(lk_at *at, const lk_view *weight);
 LK_API lk_tensor lk_at_dropout(lk_at *at, lk_tape *t, const char *label, double p, lk_tensor x);
 /* Weight and bias of everything before `at` in its chain, folded. */
 LK_API lk_status lk_at_folded(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b);
+/* Folds a whole chain into W and b (which may be nil); every class in it has `weight`, or it fails. */
+LK_API lk_status lk_chain_weight(lk_at *chain, lk_tape *t, lk_tensor *W, lk_tensor *b);
 /* y plus what a whole chain adds to its site's base at x (y nil: only that). */
 LK_API lk_tensor lk_chain_delta(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor y);
 /* y + d; y nil: d. */
@@ -232,7 +234,6 @@ LK_API lk_status lk_adapter_load(lk_model *model, const char *name, const char *
 /* ---- text ---- */
 /* The catalogue: classes with their options, ranges, defaults and papers; the caller's (lk_free). markdown: as tables. */
 LK_API char *lk_adapter_catalogue(lk_ctx *ctx, int markdown);
-
 
 #ifdef __cplusplus
 }

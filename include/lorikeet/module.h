@@ -68,9 +68,17 @@ enum {
   LK_LOAD_PARTIAL = 2 /* missing and unexpected tensors become warnings */
 };
 /* Reads the model's tensors from a safetensors file, by path, and keeps the file mapped while the model lives.
- * Missing, unexpected and misshapen tensors are listed in ONE error.  f32 and f64 are converted to the model's dtype. */
+ * Missing, unexpected and misshapen tensors are listed in ONE error, before anything is changed.  f32 and f64 are
+ * converted to the model's dtype; bf16 and f16 are refused.  Refused while adapters are merged or replace the base. */
 LK_API lk_status lk_model_load(lk_model *model, const char *path, int flags);
-/* Writes every base parameter (merged values if merged) atomically. */
+typedef struct lk_load_options {
+  int flags;
+  const char *prefix;        /* "vit.": parameters whose path begins so may stand in the file without it; or NULL */
+  const char *const *skip;   /* beginnings of paths, ended by NULL: these keep their values, whatever the file holds */
+  const char *const *unused; /* beginnings of names in the file, ended by NULL, that the model does not need */
+} lk_load_options;
+LK_API lk_status lk_model_load_with(lk_model *model, const char *path, const lk_load_options *options);
+/* Writes every base parameter (merged values if merged; never what an adapter put in its place) atomically. */
 LK_API lk_status lk_model_save(lk_model *model, const char *path);
 
 #ifdef __cplusplus

@@ -70,19 +70,16 @@ static void copy_bias(void *arg, int64_t from, int64_t to, int thread) {
 static LK_CLONES void sum_columns(void *arg, int64_t from, int64_t to, int thread) {
   const lk_call *c = arg;
   const lk_view *gy = c->gy, *gb = &c->gx[2];
-  int64_t rows = lk_view_rows(gy), n = lk_view_cols(gy), step = lk_view_step(gy), width = to - from;
-  int dense = lk_view_contiguous(gy), fresh = (c->fresh & LK_X(2)) != 0;
+  int64_t rows = lk_view_rows(gy), n = lk_view_cols(gy), width = to - from;
+  int fresh = (c->fresh & LK_X(2)) != 0;
   (void)thread;
   LK_REAL(gy->dtype, {
     R total[COLUMNS] = {0};
     for (int64_t r0 = 0; r0 < rows; r0 += ROWS) {
       R part[COLUMNS] = {0};
       for (int64_t r = r0; r < rows && r < r0 + ROWS; r++) {
-        const R *g = (const R *)gy->p + (dense ? r * n : lk_view_row(gy, r)) + from * step;
-        if (step == 1)
-          for (int64_t i = 0; i < width; i++) part[i] += g[i];
-        else
-          for (int64_t i = 0; i < width; i++) part[i] += g[i * step];
+        const R *g = (const R *)gy->p + r * n + from;
+        for (int64_t i = 0; i < width; i++) part[i] += g[i];
       }
       for (int64_t i = 0; i < width; i++) total[i] += part[i];
     }
@@ -93,9 +90,9 @@ static LK_CLONES void sum_columns(void *arg, int64_t from, int64_t to, int threa
   });
 }
 
-/* Pieces of columns for lk_parallel; one when the whole is small.  A piece must not exceed COLUMNS. */
+/* gb += the columns' sums.  A repeated bias (stride 0) must not be reached by two threads. */
 static void bias_gradient(lk_call *c) {
-  int threads = lk_view_count(c->gy) > 32768 ? c->threads : 1;
+  int threads = lk_view_count(c->gy) > 32768 && c->gx[2].stride[0] ? c->threads : 1;
   lk_parallel(threads, lk_view_cols(c->gy), COLUMNS, sum_columns, c);
 }
 

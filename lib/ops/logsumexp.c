@@ -18,7 +18,7 @@ static int fwd(lk_call *c) {
 
 static int bwd(lk_call *c) { return lk_reduce_grad(c, slope, NULL); }
 
-static const lk_case cases[] = LK_REDUCE_CASES(0, -2, 2);
+static const lk_case cases[] = {LK_REDUCE_CASES(0, -2, 2), {0}};
 const lk_op lk_op_logsumexp = {.name = "logsumexp",
                                .nin = 1,
                                .flags = LK_OP_FRESH,

@@ -107,7 +107,7 @@ static void make_plan(plan *p, const lk_map_job *job) {
     for (int k = 0; k < VIEWS; k++) runs[k] = RUN * p->step[k];
     push_axis(p->runs_folded ? &p->folded : &p->kept, (p->n + RUN - 1) / RUN, runs);
   }
-  p->folds = p->folded.n > 0;
+  p->folds = p->folded.n > 0 || job->finish; /* of one element, when the folded axes have size 1 */
   p->units = product(&p->kept);
   p->rows = product(&p->folded);
   p->width = p->runs_folded ? LANES : p->n < RUN ? p->n : RUN;

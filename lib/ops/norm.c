@@ -55,13 +55,18 @@ static uint32_t reads(const lk_call *c) {
   return p == 0 ? 0 : p == 1 ? LK_X(0) : LK_X(0) | LK_Y;
 }
 
-static const lk_case cases[] = {
-    {"3x5x4", &(lk_reduction){1, {-1}, 0, 2}, -2, 2, 0},      {"3x5x4", &(lk_reduction){2, {0, 2}, 1, 2}, -2, 2, 0},
-    {"7", &(lk_reduction){0, {0}, 0, 2}, -2, 2, 0},           {"3x5", &(lk_reduction){1, {0}, 0, 1}, -2, 2, 0},
-    {"3x5", &(lk_reduction){0, {0}, 1, 1}, -2, 2, 0},         {"3x5", &(lk_reduction){1, {1}, 0, INFINITY}, -2, 2, 0},
-    {"3x5", &(lk_reduction){1, {0}, 1, -INFINITY}, -2, 2, 0}, {"3x5", &(lk_reduction){1, {1}, 0, 3}, -2, 2, 0},
-    {"3x5", &(lk_reduction){1, {-2}, 0, 1.5}, 0.3, 2, 0},     {"3x5", &(lk_reduction){1, {1}, 0, -1}, 0.3, 2, 0},
-    {"3x5", &(lk_reduction){1, {1}, 0, 0}, 0.3, 2, 0},        {0}};
+static const lk_case cases[] = {LK_REDUCE_CASES(2, -2, 2),
+                                {"3x5", &(lk_reduction){1, {0}, 0, 1}, -2, 2, 0},
+                                {"-", &(lk_reduction){0, {0}, 0, 1}, -2, 2, 0},
+                                {"3x5", &(lk_reduction){0, {0}, 1, 1}, -2, 2, 0},
+                                {"3x5", &(lk_reduction){1, {1}, 0, INFINITY}, -2, 2, 0},
+                                {"3x5", &(lk_reduction){1, {0}, 1, -INFINITY}, -2, 2, 0},
+                                {"3x5", &(lk_reduction){1, {1}, 0, 3}, -2, 2, 0},
+                                {"3x1", &(lk_reduction){1, {1}, 0, 3}, -2, 2, 0},
+                                {"3x5", &(lk_reduction){1, {-2}, 0, 1.5}, 0.3, 2, 0},
+                                {"3x5", &(lk_reduction){1, {1}, 0, -1}, 0.3, 2, 0},
+                                {"3x5", &(lk_reduction){1, {1}, 0, 0}, 0.3, 2, 0},
+                                {0}};
 const lk_op lk_op_norm = {.name = "norm",
                           .nin = 1,
                           .flags = LK_OP_FRESH,

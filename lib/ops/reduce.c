@@ -18,7 +18,7 @@ static const lk_kernel itself = {NULL, NULL};
 
 static int fwd_sum(lk_call *c) { return lk_reduce_map(c, c->y, itself, NULL, LK_FOLD_SUM, NULL); }
 static int bwd_sum(lk_call *c) { return lk_reduce_grad(c, itself, NULL); }
-static const lk_case cases_sum[] = LK_REDUCE_CASES(0, -2, 2);
+static const lk_case cases_sum[] = {LK_REDUCE_CASES(0, -2, 2), {0}};
 const lk_op lk_op_sum = REDUCE_OP(sum, lk_reduce_shape, reads_nothing);
 
 /* The sum over the axes (negative ones count from the end; naxes = 0: all), which disappear, or with keepdim become 1.
@@ -45,7 +45,7 @@ static int bwd_mean(lk_call *c) {
   return lk_map(c, &job);
 }
 
-static const lk_case cases_mean[] = LK_REDUCE_CASES(0, -2, 2);
+static const lk_case cases_mean[] = {LK_REDUCE_CASES(0, -2, 2), {0}};
 const lk_op lk_op_mean = REDUCE_OP(mean, lk_reduce_shape_nonempty, reads_nothing);
 
 /* The mean over the axes; as lk_sum, but refuses to take it of nothing. */
@@ -60,7 +60,7 @@ LK_KERNEL(share, o[i] = LK_IN(1) == LK_IN(2) ? LK_IN(0) / LK_IN(3) : 0;)
 
 static int fwd_max(lk_call *c) { return lk_reduce_map(c, c->y, itself, NULL, LK_FOLD_MAX, NULL); }
 static int bwd_max(lk_call *c) { return lk_reduce_share(c, equal, share); }
-static const lk_case cases_max[] = LK_REDUCE_CASES(0, -2, 2);
+static const lk_case cases_max[] = {LK_REDUCE_CASES(0, -2, 2), {0}};
 const lk_op lk_op_max = REDUCE_OP(max, lk_reduce_shape_nonempty, NULL);
 
 /* The largest element over the axes (as in lk_sum); NaN if there is one.  Equal largest elements share the gradient
@@ -71,7 +71,7 @@ LK_OP lk_tensor lk_max(lk_tape *t, lk_tensor x, int naxes, const int *axes, int 
 
 static int fwd_min(lk_call *c) { return lk_reduce_map(c, c->y, itself, NULL, LK_FOLD_MIN, NULL); }
 static int bwd_min(lk_call *c) { return lk_reduce_share(c, equal, share); }
-static const lk_case cases_min[] = LK_REDUCE_CASES(0, -2, 2);
+static const lk_case cases_min[] = {LK_REDUCE_CASES(0, -2, 2), {0}};
 const lk_op lk_op_min = REDUCE_OP(min, lk_reduce_shape_nonempty, NULL);
 
 /* The smallest element over the axes; as lk_max. */

@@ -10,18 +10,16 @@ typedef struct lk_reduction {
   double number; /* norm: p; var: correction */
 } lk_reduction;
 
-/* Cases over all kinds of axes; `number` as above. */
+/* Cases over all kinds of axes, with this number, and elements in [lo, hi). */
 #define LK_REDUCE_CASES(number, lo, hi)                                                                                \
-  {                                                                                                                    \
-    {"3x5x4", &(lk_reduction){1, {-1}, 0, number}, lo, hi, 0},                                                         \
-        {"3x5x4", &(lk_reduction){1, {0}, 1, number}, lo, hi, 0},                                                      \
-        {"3x5x4", &(lk_reduction){2, {2, 0}, 0, number}, lo, hi, 0},                                                   \
-        {"3x5x4", &(lk_reduction){2, {1, -1}, 1, number}, lo, hi, 0},                                                  \
-        {"2x3x2x3", &(lk_reduction){2, {0, 2}, 0, number}, lo, hi, 0},                                                 \
-        {"7", &(lk_reduction){0, {0}, 0, number}, lo, hi, 0}, {"3x5", &(lk_reduction){0, {0}, 1, number}, lo, hi, 0},  \
-        {"1x4x1", &(lk_reduction){1, {1}, 0, number}, lo, hi, 0}, {                                                    \
-      0                                                                                                                \
-    }                                                                                                                  \
+  {"3x5x4", &(lk_reduction){1, {-1}, 0, number}, lo, hi, 0}, {"3x5x4", &(lk_reduction){1, {0}, 1, number}, lo, hi, 0}, \
+      {"3x5x4", &(lk_reduction){2, {2, 0}, 0, number}, lo, hi, 0},                                                     \
+      {"3x5x4", &(lk_reduction){2, {1, -1}, 1, number}, lo, hi, 0},                                                    \
+      {"2x3x2x3", &(lk_reduction){2, {0, 2}, 0, number}, lo, hi, 0},                                                   \
+      {"7", &(lk_reduction){0, {0}, 0, number}, lo, hi, 0}, {"3x5", &(lk_reduction){0, {0}, 1, number}, lo, hi, 0},    \
+      {"1x4x1", &(lk_reduction){1, {1}, 0, number}, lo, hi, 0},                                                        \
+      {"3x1x2", &(lk_reduction){1, {1}, 0, number}, lo, hi, 0}, {                                                      \
+    "-", &(lk_reduction){0, {0}, 0, number}, lo, hi, 0                                                                 \
   }
 
 /* Runs op over these axes (negative ones count from the end; naxes = 0: all of them). */
@@ -40,7 +38,8 @@ int lk_reduce_map(lk_call *c, const lk_view *small, lk_kernel kernel, const lk_v
                   double (*finish)(double, const void *));
 /* gx += kernel(gy, x, y), and other as run 3; all spread, those that the op does not read absent. */
 int lk_reduce_grad(lk_call *c, lk_kernel kernel, const lk_view *other);
-/* The gradient of a largest or smallest element: kernel(x, spread y) is how often x is one; gx += slope(gy, x, y, that count). */
+/* The gradient of a largest or smallest element: the sum of is_one(x, y) is how many attain it; gx += slope(gy, x, y,
+ * that count). */
 int lk_reduce_share(lk_call *c, lk_kernel is_one, lk_kernel slope);
 
 #endif

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #define LK_LANES 16
+#define LK_SIMD _Pragma("omp simd") /* else the lanes are unrolled before they could become vectors */
 #define LK_PLUS(a, b) ((a) + (b))
 #define LK_LARGER(a, b) ((a) > (b) ? (a) : (b))
 
@@ -15,19 +16,20 @@
   do {                                                                                                                 \
     R lane_[LK_LANES];                                                                                                 \
     int64_t whole_ = (n) - (n) % LK_LANES;                                                                             \
-    for (int l_ = 0; l_ < LK_LANES; l_++) lane_[l_] = (start);                                                         \
-    for (int64_t b_ = 0; b_ < whole_; b_ += LK_LANES)                                                                  \
-      for (int l_ = 0; l_ < LK_LANES; l_++) {                                                                          \
+    LK_SIMD for (int l_ = 0; l_ < LK_LANES; l_++) lane_[l_] = (start);                                                 \
+    for (int64_t b_ = 0; b_ < whole_; b_ += LK_LANES) {                                                                \
+      LK_SIMD for (int l_ = 0; l_ < LK_LANES; l_++) {                                                                  \
         int64_t i = b_ + l_;                                                                                           \
         R term_ = (term);                                                                                              \
         lane_[l_] = JOIN(lane_[l_], term_);                                                                            \
       }                                                                                                                \
+    }                                                                                                                  \
+    for (int w_ = LK_LANES / 2; w_ && whole_; w_ /= 2)                                                                 \
+      for (int l_ = 0; l_ < w_; l_++) lane_[l_] = JOIN(lane_[l_], lane_[l_ + w_]);                                     \
     for (int64_t i = whole_; i < (n); i++) {                                                                           \
       R term_ = (term);                                                                                                \
-      lane_[i - whole_] = JOIN(lane_[i - whole_], term_);                                                              \
+      lane_[0] = JOIN(lane_[0], term_);                                                                                \
     }                                                                                                                  \
-    for (int w_ = LK_LANES / 2; w_; w_ /= 2)                                                                           \
-      for (int l_ = 0; l_ < w_; l_++) lane_[l_] = JOIN(lane_[l_], lane_[l_ + w_]);                                     \
     (result) = lane_[0];                                                                                               \
   } while (0)
 

@@ -53,7 +53,10 @@ static uint32_t reads(const lk_call *c) {
   return LK_X(0);
 }
 
-static const lk_case cases[] = LK_REDUCE_CASES(1, -2, 2);
+static const lk_case cases[] = {LK_REDUCE_CASES(0.5, -2, 2),
+                                {"3x5", &(lk_reduction){1, {1}, 0, 1}, -2, 2, 0},
+                                {"3x5", &(lk_reduction){0, {0}, 0, 0}, -2, 2, 0},
+                                {0}};
 const lk_op lk_op_var = {.name = "var",
                          .nin = 1,
                          .flags = LK_OP_FRESH,

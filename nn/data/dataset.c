@@ -21,6 +21,7 @@ static lk_status check_sizes(lk_ctx *ctx, const char *name, int64_t count, const
 lk_dataset *lk_dataset_new(lk_ctx *ctx, const char *name, int64_t count, int64_t channels, int64_t height,
                            int64_t width, int64_t classes) {
   int64_t chw[3] = {channels, height, width};
+  if (!name) name = "";
   if (check_sizes(ctx, name, count, chw, classes)) return NULL;
   lk_dataset *d = lk_alloc(ctx, sizeof *d);
   if (!d) return NULL;

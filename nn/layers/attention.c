@@ -42,13 +42,17 @@ static lk_tensor join_heads(lk_attention_layer *l, lk_tape *t, lk_tensor y) {
   return lk_reshape(t, lk_transpose(t, y, 1, 2), 3, shape);
 }
 
+static lk_tensor first_tokens(lk_tape *t, lk_tensor x, int64_t n) {
+  return n && n < lk_size(t, x, 1) ? lk_slice(t, x, 1, 0, n, 1) : x;
+}
+
 /* q of the first tokens, k and v of all, split into heads. */
 static void project(lk_attention_layer *l, lk_tape *t, lk_tensor x, int64_t queries, lk_tensor qkv[3]) {
   if (l->qkv) {
     lk_split(t, lk_linear_forward(l->qkv, t, x), -1, 3, qkv);
-    qkv[0] = lk_slice(t, qkv[0], 1, 0, queries, 1);
+    qkv[0] = first_tokens(t, qkv[0], queries);
   } else {
-    qkv[0] = lk_linear_forward(l->query, t, lk_slice(t, x, 1, 0, queries, 1));
+    qkv[0] = lk_linear_forward(l->query, t, first_tokens(t, x, queries));
     qkv[1] = lk_linear_forward(l->key, t, x);
     qkv[2] = lk_linear_forward(l->value, t, x);
   }

@@ -11,6 +11,9 @@ static inline uint32_t lk_layer_begin(lk_tape *t, const lk_module *m, int recomp
   return 0;
 }
 
+/* A module of several layers: lk_module_new, and with LK_NAMELESS in flags the parent's path. */
+void *lk_block_new(lk_module *parent, const char *name, const char *type, size_t size, int flags);
+
 /* PyTorch's initialisation of linear and convolutional layers, whose inputs a weight row counts as fan_in. */
 lk_status lk_init_fan_in(lk_param *weight, lk_param *bias, int64_t fan_in);
 

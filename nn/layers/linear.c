@@ -1,14 +1,6 @@
 /* linear.c: the linear layer. */
 #include "layer.h"
 
-#include <math.h>
-
-lk_status lk_init_fan_in(lk_param *weight, lk_param *bias, int64_t fan_in) {
-  double bound = 1 / sqrt((double)fan_in);
-  lk_status bad = lk_param_uniform(weight, -bound, bound);
-  return bad || !bias ? bad : lk_param_uniform(bias, -bound, bound);
-}
-
 lk_linear_layer *lk_linear_new(lk_module *parent, const char *name, int64_t in, int64_t out, int flags) {
   if (parent && (in < 1 || out < 1)) {
     lk_fail(parent->ctx, LK_ESHAPE, "linear '%s' in '%s': %lld inputs, %lld outputs", name, parent->path, (long long)in,

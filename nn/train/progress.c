@@ -51,41 +51,44 @@ static void put_time(char *out, size_t size, double seconds) {
   else snprintf(out, size, "%lld:%02d:%02d", (long long)(s / 3600), (int)(s / 60 % 60), (int)(s % 60));
 }
 
-/* Three digits, as rates are read: "0.0123", "1.23", "12.3", "1234". */
+/* Three digits, as rates are read: "  0.0123", "  1.23", "  12.3", "  1234", and the unit. */
 static void put_rate(char *out, size_t size, double rate, const char *unit) {
   int decimals = rate >= 100 || rate <= 0 ? 0 : rate >= 10 ? 1 : rate >= 1 ? 2 : 4;
-  snprintf(out, size, "%.*f %s/s", decimals, rate, unit);
+  snprintf(out, size, "  %.*f %s/s", decimals, rate, unit);
 }
 
 static void put_bar(char *out, int cells, double done, int ascii) {
   const char *full = ascii ? "#" : "\u2501", *rest = ascii ? "-" : "\u2500"; /* heavy and light line */
   int filled = (int)(done * cells);
-  char *end = out;
-  *end++ = ascii ? '[' : ' ';
+  char *end = stpcpy(out, ascii ? " [" : " ");
   for (int i = 0; i < cells; i++) end = stpcpy(end, i < filled ? full : rest);
-  *end++ = ascii ? ']' : ' ';
-  *end = 0;
+  stpcpy(end, ascii ? "] " : " ");
 }
 
-/* Everything right of the bar. */
-static void put_state(const lk_bar *b, double now, char *out, size_t size) {
-  char rate[80], passed[24], left[24];
+/* Everything right of the bar; the rate on request. */
+static void put_state(const lk_bar *b, double now, int with_rate, char *out, size_t size) {
+  char rate[80] = "", passed[24], left[24];
   double elapsed = now - b->started, steps = (double)(b->step - b->first);
-  put_rate(rate, sizeof rate, elapsed > 0 ? steps * b->per_step / elapsed : 0, b->unit);
+  if (with_rate) put_rate(rate, sizeof rate, elapsed > 0 ? steps * b->per_step / elapsed : 0, b->unit);
   put_time(passed, sizeof passed, elapsed);
   put_time(left, sizeof left, steps > 0 ? elapsed * (double)(b->total - b->step) / steps : -1);
   const char *gap = b->text[0] ? "  " : "";
   if (b->total > 0)
-    snprintf(out, size, "%3d%%  %lld/%lld%s%s  %s  %s, ETA %s", (int)(100. * (double)b->step / (double)b->total),
+    snprintf(out, size, "%3d%%  %lld/%lld%s%s%s  %s, ETA %s", (int)(100. * (double)b->step / (double)b->total),
              (long long)b->step, (long long)b->total, gap, b->text, rate, passed, left);
-  else snprintf(out, size, "%lld%s%s  %s  %s", (long long)b->step, gap, b->text, rate, passed);
+  else snprintf(out, size, "%lld%s%s%s  %s", (long long)b->step, gap, b->text, rate, passed);
 }
 
-/* Redraws the line: cut to the terminal's width, blanks over what was longer before. */
-static void draw_line(lk_bar *b, const char *state) {
-  char line[LINE], bar[3 * BAR + 3] = " ";
-  int room = b->width - 1 - lk_text_columns(b->label) - lk_text_columns(state) - 2;
+/* Redraws the line: without the rate where a bar would not fit, cut to the terminal's width at last; blanks go over
+ * what was longer before. */
+static void draw_line(lk_bar *b, double now) {
+  char line[LINE], state[LINE / 2], bar[3 * BAR + 5] = " ";
   double done = b->total > 0 ? (double)b->step / (double)b->total : 0;
+  int room = 0;
+  for (int with_rate = 1; with_rate >= 0 && room < 5; with_rate--) {
+    put_state(b, now, with_rate, state, sizeof state);
+    room = b->width - 1 - lk_text_columns(b->label) - lk_text_columns(state) - (b->ascii ? 4 : 2);
+  }
   if (b->total > 0 && room >= 5) put_bar(bar, room < BAR ? room : BAR, done < 0 ? 0 : done > 1 ? 1 : done, b->ascii);
   snprintf(line, sizeof line, "%s%s%s", b->label, bar, state);
   line[lk_text_bytes(line, b->width - 1)] = 0;
@@ -99,9 +102,11 @@ static void draw(lk_bar *b, double now) {
   b->drawn = now;
   b->drawn_step = b->step;
   if (!b->to) return;
-  put_state(b, now, state, sizeof state);
-  if (b->style == LK_BAR_LINE) draw_line(b, state);
-  else fprintf(b->to, "%s%s%s\n", b->label, b->label[0] ? "  " : "", state);
+  if (b->style == LK_BAR_LINE) draw_line(b, now);
+  else {
+    put_state(b, now, 1, state, sizeof state);
+    fprintf(b->to, "%s%s%s\n", b->label, b->label[0] ? "  " : "", state);
+  }
   fflush(b->to);
 }
 

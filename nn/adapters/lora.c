@@ -1,0 +1,217 @@
+/* lora.c: LoRA: a frozen weight plus a trained product of two thin matrices.
+ *
+ *   y = W0 x + b0 + s (B A D(x) + c),   s = alpha / r,   with rslora alpha / sqrt(r)
+ *
+ * A [r, in], B [out, r], c [out] only with `bias`; D is dropout.  At an embedding A is [r, count], B [width, r] and
+ * nothing is dropped; at a convolution A is [r, in, k0, k1] with the base's stride, padding and dilation, and B a
+ * 1 x 1 convolution [out, r, 1, 1].
+ *
+ * Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685; rsLoRA: arXiv 2312.03732;
+ * PiSSA: arXiv 2404.02948; OLoRA: arXiv 2406.01775.  Names and initialisations are HuggingFace PEFT's. */
+#include <lorikeet/adapter.h>
+#include <lorikeet/linalg.h>
+#include <lorikeet/ops.h>
+#include <math.h>
+#include <string.h>
+
+enum { INIT_DEFAULT, INIT_GAUSSIAN, INIT_RANDOM, INIT_PISSA, INIT_OLORA };
+
+typedef struct {
+  int r;
+  double alpha, dropout;
+  int rslora, bias, init;
+} config;
+
+typedef struct {
+  lk_param *A, *B, *c;
+  double s;
+} state;
+
+static const lk_opt opts[] = {
+    {"r", LK_OPT_INT, offsetof(config, r), 8, 1, 1 << 20, NULL, "rank"},
+    {"alpha", LK_OPT_REAL, offsetof(config, alpha), 8, -1e9, 1e9, NULL, "the scaling is alpha / r"},
+    {"dropout", LK_OPT_REAL, offsetof(config, dropout), 0, 0, 1, NULL, "of the adapter's input"},
+    {"rslora", LK_OPT_FLAG, offsetof(config, rslora), 0, 0, 1, NULL, "scaling alpha / sqrt(r)"},
+    {"bias", LK_OPT_FLAG, offsetof(config, bias), 0, 0, 1, NULL, "a trained bias on B (PEFT's lora_bias)"},
+    {"init", LK_OPT_WORD, offsetof(config, init), 0, 0, 0, "default|gaussian|random|pissa|olora",
+     "of A and B; random is no no-op"},
+    {0}};
+
+static lk_status check(lk_at *at) {
+  const config *g = at->cfg;
+  const lk_site *s = at->site;
+  lk_ctx *c = lk_at_ctx(at);
+  int64_t groups = s->conv.groups ? s->conv.groups : 1, least = s->in < s->out ? s->in : s->out;
+  const char *init = g->init == INIT_PISSA ? "pissa" : "olora";
+  if (s->kind == LK_SITE_CONV2D && groups > 1)
+    return lk_fail(c, LK_EARG, "lora: %s is a convolution in %lld groups; only ungrouped ones can be adapted",
+                   lk_at_path(at), (long long)groups);
+  if (g->bias && s->kind != LK_SITE_LINEAR)
+    return lk_fail(c, LK_EARG, "lora: bias is for linear layers; %s is none", lk_at_path(at));
+  if (g->bias && g->init != INIT_DEFAULT && g->init != INIT_RANDOM)
+    return lk_fail(c, LK_EARG, "lora: bias goes with init=default or init=random only");
+  if (g->init < INIT_PISSA) return LK_OK;
+  if (s->kind != LK_SITE_LINEAR)
+    return lk_fail(c, LK_EARG, "lora: init=%s is for linear layers; %s is none", init, lk_at_path(at));
+  if (g->init == INIT_OLORA && s->fan_in_fan_out)
+    return lk_fail(c, LK_EARG, "lora: init=olora is not defined for %s, whose weight is stored [in, out]",
+                   lk_at_path(at));
+  if (g->r > least)
+    return lk_fail(c, LK_EARG, "lora: init=%s needs r <= %lld at %s, not %d", init, (long long)least, lk_at_path(at),
+                   g->r);
+  return LK_OK;
+}
+
+/* ---- initialisation ---- */
+
+static void init_random(lk_at *at, state *m) {
+  const config *g = at->cfg;
+  const int64_t *a = m->A->value.shape;
+  double fan_in = (double)(at->site->kind == LK_SITE_CONV2D ? a[1] * a[2] * a[3] : a[1]), k = 1 / sqrt(fan_in);
+  double q = 1 / sqrt((double)g->r);
+  if (at->site->kind == LK_SITE_EMBEDDING) {
+    if (g->init == INIT_RANDOM) lk_param_normal(m->A, 0, 1);
+    lk_param_normal(m->B, 0, 1);
+    return;
+  }
+  if (g->init == INIT_GAUSSIAN) lk_param_normal(m->A, 0, 1 / (double)g->r);
+  else lk_param_uniform(m->A, -k, k);
+  if (g->init != INIT_RANDOM) return;
+  lk_param_uniform(m->B, -q, q);
+  if (m->c) lk_param_uniform(m->c, -q, q);
+}
+
+static lk_view matrix(double *p, int64_t rows, int64_t cols) {
+  lk_view v;
+  lk_view_init(&v, LK_F64, 2, (int64_t[]){rows, cols});
+  v.p = p;
+  return v;
+}
+
+/* The base weight as [out, in], whatever the storage. */
+static lk_view base_weight(const lk_site *s) {
+  lk_view w = s->weight->value;
+  if (!s->fan_in_fan_out) return w;
+  w.shape[0] = s->out, w.shape[1] = s->in;
+  w.stride[0] = s->weight->value.stride[1], w.stride[1] = s->weight->value.stride[0];
+  return w;
+}
+
+/* Factors of the weight: PiSSA the r leading singular triples, OLoRA the first r columns of its QR.
+ * b [out, k], a [k, in] from the decomposition; the factors are b sqrt(d) and sqrt(d) a. */
+static lk_status factors(lk_at *at, double *b, double *d, double *a, int64_t k) {
+  const config *g = at->cfg;
+  const lk_site *s = at->site;
+  const state *m = at->st;
+  lk_view w = base_weight(s), B = matrix(b, s->out, k), A = matrix(a, k, s->in), D = matrix(d, 1, k);
+  D.ndim = 1, D.shape[0] = k, D.stride[0] = 1;
+  if (g->init == INIT_PISSA && lk_svd(lk_at_ctx(at), &w, &B, &D, &A)) return lk_error(lk_at_ctx(at), NULL);
+  if (g->init == INIT_OLORA && lk_qr(lk_at_ctx(at), &w, &B, &A)) return lk_error(lk_at_ctx(at), NULL);
+  for (int64_t i = 0; i < k; i++) d[i] = g->init == INIT_PISSA ? sqrt(d[i] / m->s) : 1;
+  return LK_OK;
+}
+
+/* W0 - s B A, from the factors as they were rounded into the parameters. */
+static lk_status subtract_from_base(lk_at *at, double *residual) {
+  const lk_site *s = at->site;
+  const state *m = at->st;
+  const int64_t r = m->A->value.shape[0];
+  lk_view w = base_weight(s), to = matrix(residual, s->out, s->in);
+  lk_view_copy(&to, &w);
+  for (int64_t o = 0; o < s->out; o++)
+    for (int64_t k = 0; k < r; k++) {
+      double b = m->s * lk_view_get(&m->B->value, o * r + k);
+      for (int64_t i = 0; i < s->in; i++) residual[o * s->in + i] -= b * lk_view_get(&m->A->value, k * s->in + i);
+    }
+  return lk_at_rebase(at, &to);
+}
+
+static lk_status init_from_weight(lk_at *at, state *m) {
+  const lk_site *s = at->site;
+  lk_ctx *c = lk_at_ctx(at);
+  int64_t k = s->in < s->out ? s->in : s->out, r = m->A->value.shape[0];
+  double *work = lk_alloc_array(c, (size_t)(s->out * k + k + k * s->in + s->out * s->in), sizeof *work);
+  if (!work) return lk_error(c, NULL);
+  double *b = work, *d = b + s->out * k, *a = d + k, *residual = a + k * s->in;
+  if (m->s == 0) lk_fail(c, LK_EARG, "lora: init from the weight needs alpha other than 0");
+  if (!lk_error(c, NULL) && !factors(at, b, d, a, k)) {
+    for (int64_t i = 0; i < r * s->in; i++) lk_view_set(&m->A->value, i, d[i / s->in] * a[i]);
+    for (int64_t i = 0; i < s->out * r; i++) lk_view_set(&m->B->value, i, b[i / r * k + i % r] * d[i % r]);
+    lk_param_touch(m->A);
+    lk_param_touch(m->B);
+    subtract_from_base(at, residual);
+  }
+  lk_free(c, work);
+  return lk_error(c, NULL);
+}
+
+static lk_status attach(lk_at *at) {
+  const config *g = at->cfg;
+  const lk_site *s = at->site;
+  const int64_t *w = s->weight->value.shape;
+  state *m = at->st;
+  m->s = g->alpha / (g->rslora ? sqrt((double)g->r) : (double)g->r);
+  if (s->kind == LK_SITE_CONV2D) {
+    m->A = lk_at_param(at, "lora_A.weight", LK_TRAINED, 4, (int64_t[]){g->r, s->in, w[2], w[3]});
+    m->B = lk_at_param(at, "lora_B.weight", LK_TRAINED, 4, (int64_t[]){s->out, g->r, 1, 1});
+  } else {
+    int embedding = s->kind == LK_SITE_EMBEDDING;
+    m->A = lk_at_param(at, embedding ? "lora_embedding_A" : "lora_A.weight", LK_TRAINED, 2, (int64_t[]){g->r, s->in});
+    m->B = lk_at_param(at, embedding ? "lora_embedding_B" : "lora_B.weight", LK_TRAINED, 2, (int64_t[]){s->out, g->r});
+  }
+  if (g->bias) m->c = lk_at_param(at, "lora_B.bias", LK_TRAINED, 1, &s->out);
+  if (lk_error(lk_at_ctx(at), NULL) || !m->A->value.p) return lk_error(lk_at_ctx(at), NULL);
+  if (g->init >= INIT_PISSA) return init_from_weight(at, m);
+  init_random(at, m);
+  return lk_error(lk_at_ctx(at), NULL);
+}
+
+/* ---- forward ---- */
+
+static lk_tensor conv_delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
+  state *m = at->st;
+  lk_tensor h = lk_conv2d(t, x, lk_use(t, m->A), lk_nil(), &at->site->conv);
+  return lk_plus(t, y, lk_conv2d(t, h, lk_scale(t, lk_use(t, m->B), m->s), lk_nil(), NULL));
+}
+
+static lk_tensor delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
+  const config *g = at->cfg;
+  state *m = at->st;
+  lk_tensor A = lk_use(t, m->A), B = lk_use(t, m->B);
+  x = lk_at_dropout(at, t, "drop", g->dropout, x);
+  if (at->site->kind == LK_SITE_CONV2D) return conv_delta(at, t, x, y);
+  lk_tensor h =
+      at->site->kind == LK_SITE_EMBEDDING ? lk_embedding(t, lk_transpose(t, A, 0, 1), x) : lk_linear(t, x, A, lk_nil());
+  y = lk_accumulate(t, y, h, B, m->s);
+  return m->c ? lk_add(t, y, lk_scale(t, lk_use(t, m->c), m->s)) : y;
+}
+
+static lk_status weight(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b) {
+  state *m = at->st;
+  lk_tensor A = lk_use(t, m->A), B = lk_use(t, m->B), BA;
+  if (at->site->kind == LK_SITE_CONV2D) {
+    const int64_t *a = m->A->value.shape;
+    A = lk_reshape(t, A, 2, (int64_t[]){a[0], a[1] * a[2] * a[3]});
+    BA = lk_matmul(t, lk_reshape(t, B, 2, (int64_t[]){at->site->out, a[0]}), A);
+    BA = lk_reshape(t, BA, 4, (int64_t[]){at->site->out, a[1], a[2], a[3]});
+  } else {
+    BA = lk_matmul(t, B, A);
+  }
+  if (at->site->kind == LK_SITE_EMBEDDING) BA = lk_transpose(t, BA, 0, 1);
+  *W = lk_add(t, *W, lk_scale(t, BA, m->s));
+  if (m->c) *b = lk_plus(t, *b, lk_scale(t, lk_use(t, m->c), m->s));
+  return lk_error(lk_at_ctx(at), NULL);
+}
+
+const lk_adapter_class lk_adapter_lora = {.name = "lora",
+                                          .summary = "low-rank update B A of the weight",
+                                          .cite = "arXiv 2106.09685",
+                                          .sites = LK_SITE_LINEAR | LK_SITE_EMBEDDING | LK_SITE_CONV2D,
+                                          .caps = LK_AFFINE | LK_NOOP_AT_START,
+                                          .cfg_size = sizeof(config),
+                                          .site_size = sizeof(state),
+                                          .opts = opts,
+                                          .check = check,
+                                          .attach = attach,
+                                          .weight = weight,
+                                          .delta = delta};
