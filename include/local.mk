@@ -2,6 +2,7 @@
 include_HEADERS =
 pkginclude_HEADERS = \
   %D%/lorikeet/adapter.h \
+  %D%/lorikeet/conv.h \
   %D%/lorikeet/ctx.h \
   %D%/lorikeet/data.h \
   %D%/lorikeet/file.h \
@@ -19,4 +20,5 @@ pkginclude_HEADERS = \
   %D%/lorikeet/svg.h \
   %D%/lorikeet/tape.h \
   %D%/lorikeet/tensor.h \
-  %D%/lorikeet/train.h
+  %D%/lorikeet/train.h \
+  %D%/lorikeet/vit.h

@@ -23,8 +23,10 @@ core_sources = \
   %D%/real.h
 
 op_sources = \
+  %D%/ops/accumulate.c \
   %D%/ops/binary.c \
   %D%/ops/concat.c \
+  %D%/ops/conv2d.c \
   %D%/ops/cross_entropy.c \
   %D%/ops/cumsum.c \
   %D%/ops/dropout.c \
@@ -33,6 +35,7 @@ op_sources = \
   %D%/ops/gather.c \
   %D%/ops/index_select.c \
   %D%/ops/layer_norm.c \
+  %D%/ops/linear.c \
   %D%/ops/logsumexp.c \
   %D%/ops/losses.c \
   %D%/ops/matmul.c \
@@ -54,9 +57,12 @@ op_sources = \
 
 # Code that several ops share.
 op_kernels = \
+  %D%/ops/conv2d_kernel.c \
   %D%/ops/map.c \
   %D%/ops/reduce_axes.c \
+  %D%/ops/conv2d_kernel.h \
   %D%/ops/index.h \
+  %D%/ops/linear.h \
   %D%/ops/map.h \
   %D%/ops/reduce.h \
   %D%/ops/rows.h

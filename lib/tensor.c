@@ -15,13 +15,16 @@ const char *lk_dtype_name(lk_dtype dtype) {
 }
 
 int lk_view_init(lk_view *v, lk_dtype dtype, int ndim, const int64_t *shape) {
+  int64_t size[LK_MAXDIM] = {0}; /* shape may be the view's own */
+  int bad = ndim < 0 || ndim > LK_MAXDIM || !lk_dtype_size(dtype);
+  if (!bad && ndim) memcpy(size, shape, (size_t)ndim * sizeof *size);
   memset(v, 0, sizeof *v);
   v->dtype = dtype;
   v->ndim = ndim;
-  if (ndim < 0 || ndim > LK_MAXDIM || !lk_dtype_size(dtype)) return -1;
+  if (bad) return -1;
   int64_t step = 1, limit = INT64_MAX / 16;
   for (int d = ndim - 1; d >= 0; d--) {
-    int64_t n = shape[d];
+    int64_t n = size[d];
     if (n < 0 || (n > 0 && step > limit / n)) return -1;
     v->shape[d] = n;
     v->stride[d] = step;

@@ -2,14 +2,31 @@
 # adapter_sources.
 
 nn_sources = \
+  %D%/active.c \
+  %D%/attach.c \
+  %D%/compose.c \
   %D%/match.c \
+  %D%/merge.c \
   %D%/module.c \
+  %D%/saved.c \
+  %D%/site.c \
   %D%/spec.c \
+  %D%/weights.c \
   %D%/model.h
 
-layer_sources =
+layer_sources = \
+  %D%/layers/attention.c \
+  %D%/layers/conv2d.c \
+  %D%/layers/embedding.c \
+  %D%/layers/layer.c \
+  %D%/layers/layer.h \
+  %D%/layers/layer_norm.c \
+  %D%/layers/linear.c \
+  %D%/layers/mlp.c
 
-model_sources =
+model_sources = \
+  %D%/models/vit.c \
+  %D%/models/vit_config.c
 
 data_sources = \
   %D%/data/dataset.c \
@@ -30,7 +47,11 @@ train_sources = \
   %D%/train/table.c \
   %D%/train/text.h
 
-adapter_sources =
+adapter_sources = \
+  %D%/adapters/bias.c \
+  %D%/adapters/dropout.c \
+  %D%/adapters/lora.c \
+  %D%/adapters/magnitude.c
 
 # Code that several adapters share.
 adapter_helpers =

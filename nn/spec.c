@@ -66,7 +66,7 @@ static lk_status set_option(lk_ctx *c, const lk_adapter_class *cls, const lk_opt
   double v = value ? strtod(value, &end) : 1;
   int bad = value && (end == value || *end || errno);
   if (bad || !(v >= low && v <= high) || (o->type != LK_OPT_REAL && v != floor(v)))
-    return lk_fail(c, LK_EARG, "%s: %s=%s: want %s in [%g, %g] (%s)", cls->name, o->key, value,
+    return lk_fail(c, LK_EARG, "%s: %s=%s: want %s in [%.10g, %.10g] (%s)", cls->name, o->key, value,
                    o->type == LK_OPT_REAL ? "a number" : "an integer", low, high, o->help);
   store(o, cfg, v);
   return LK_OK;

@@ -3,10 +3,12 @@
 TEST_EXTENSIONS = .sh
 SH_LOG_COMPILER = $(SHELL)
 AM_TESTS_ENVIRONMENT = \
-  CC='$(CC)'; export CC; CXX='$(CXX)'; export CXX; NM='$(NM)'; export NM; OMP_WAIT_POLICY=passive; export OMP_WAIT_POLICY;
+  CC='$(CC)'; export CC; CXX='$(CXX)'; export CXX; NM='$(NM)'; export NM; \
+  FUZZERS='$(fuzzers)'; export FUZZERS; OMP_WAIT_POLICY=passive; export OMP_WAIT_POLICY;
 
-# What the tree itself must keep to.
-tree_tests = \
+# Scripts: fuzzing, and what the tree itself must keep to.
+test_scripts = \
+  %D%/fuzz.sh \
   %D%/headers.sh \
   %D%/layers.sh \
   %D%/symbols.sh
@@ -17,23 +19,37 @@ test_headers = \
 
 tools =
 
-fuzzers =
+fuzz_driver = %D%/fuzz/driver.c %D%/fuzz/fuzz.h
+fuzzers = \
+  %D%/fuzz/fuzz_idx \
+  %D%/fuzz/fuzz_json \
+  %D%/fuzz/fuzz_safetensors
+check_PROGRAMS += $(fuzzers)
+%C%_fuzz_fuzz_idx_SOURCES = %D%/fuzz/fuzz_idx.c $(fuzz_driver)
+%C%_fuzz_fuzz_json_SOURCES = %D%/fuzz/fuzz_json.c $(fuzz_driver)
+%C%_fuzz_fuzz_safetensors_SOURCES = %D%/fuzz/fuzz_safetensors.c $(fuzz_driver)
 
 noinst_PROGRAMS += $(tools)
-TESTS += $(tree_tests) $(suites)
-EXTRA_DIST += $(tree_tests) $(test_headers) %D%/installcheck.sh %D%/valgrind.supp %D%/golden
+TESTS += $(test_scripts) $(suites)
+EXTRA_DIST += $(test_scripts) $(test_headers) %D%/installcheck.sh %D%/valgrind.supp %D%/golden
 
 if HAVE_CHECK
 suites = \
   %D%/test_data \
+  %D%/test_io \
   %D%/test_json \
   %D%/test_optim \
-  %D%/test_safetensors
+  %D%/test_optim_class \
+  %D%/test_safetensors \
+  %D%/test_tools
 check_PROGRAMS += $(suites)
 %C%_test_data_LDADD = $(suite_libs)
+%C%_test_io_LDADD = $(suite_libs)
 %C%_test_json_LDADD = $(suite_libs)
 %C%_test_optim_LDADD = $(suite_libs)
+%C%_test_optim_class_LDADD = $(suite_libs)
 %C%_test_safetensors_LDADD = $(suite_libs)
+%C%_test_tools_LDADD = $(suite_libs)
 suite_libs = liblorikeet.la $(CHECK_LIBS)
 else
 check-local:

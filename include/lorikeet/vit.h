@@ -60,6 +60,7 @@ typedef struct lk_vit_block {
   lk_layer_norm_layer *norm1, *norm2;
   lk_attention_layer *attention;
   lk_mlp_layer *mlp;
+  int recompute;
 } lk_vit_block;
 
 typedef struct lk_vit {
@@ -70,8 +71,7 @@ typedef struct lk_vit {
   lk_vit_block **blocks; /* config.layers of them */
   lk_layer_norm_layer *norm;
   lk_linear_layer *head;
-  lk_json *json;              /* the config.json that it was read from, or NULL */
-  lk_vit_recompute recompute; /* may be set at any time */
+  lk_json *json; /* the config.json that it was read from, or NULL */
   /* The head reads token 0 only, so the last block computes keys and values of all tokens, but query, output and MLP
    * of that one: the same logits and gradients, to rounding.  Set this to compute all of them: for adapters that must
    * see every token there (token statistics, routing by all tokens), and for recorded dropout masks. */
@@ -83,6 +83,7 @@ typedef struct lk_vit {
 LK_API lk_vit *lk_vit_new(lk_model *model, const lk_vit_config *config);
 /* images [N, channels, image_size, image_size] -> logits [N, classes]. */
 LK_API lk_tensor lk_vit_forward(lk_vit *vit, lk_tape *t, lk_tensor images);
+LK_API void lk_vit_set_recompute(lk_vit *vit, lk_vit_recompute mode); /* at any time; LK_VIT_KEEP at first */
 LK_API const char *lk_vit_label(const lk_vit *vit, int64_t class_index); /* from id2label; NULL if there is none */
 
 /* Builds what directory's config.json says and reads its model.safetensors (flags: LK_LOAD_...).  classes: 0, or the

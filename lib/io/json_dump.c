@@ -43,13 +43,26 @@ static void put_string(output *t, const char *s) {
   put(t, "\"", 1);
 }
 
+/* Adds one to the last digit of "-d.ddde+xx"; 0 if the first digit overflows. */
+static int round_up(char *e) {
+  for (char *p = strchr(e, 'e') - 1; p >= e; p--) {
+    if (*p < '0' || *p > '9') continue;
+    if (*p < '9') return ++*p;
+    *p = '0';
+  }
+  return 0;
+}
+
 /* The fewest digits that read back to the same bits, laid out as Python's repr does: with an exponent below 1e-4
  * and from 1e16.  printf's and strtod's decimal point, which depend on the locale, never show. */
 static void put_real(output *t, double x) {
   char e[40], digits[20], exponent[8];
-  int n = 0, precision = 0;
-  do snprintf(e, sizeof e, "%.*e", precision, x);
-  while (strtod(e, NULL) != x && ++precision < 17);
+  int n = 0;
+  for (int precision = 0; precision < 17; precision++) {
+    snprintf(e, sizeof e, "%.*e", precision, x);
+    if (strtod(e, NULL) == x) break;
+    if (round_up(e) && strtod(e, NULL) == x) break; /* the doubles above a power of two lie wider than below */
+  }
   char *p = e;
   for (; *p != 'e'; p++)
     if (*p >= '0' && *p <= '9') digits[n++] = *p;

@@ -14,8 +14,8 @@ static int shape(lk_call *c) {
   return 0;
 }
 
-static int fwd(lk_call *c) { return lk_linear_forward(c, &c->x[1], &c->x[2], *(const double *)c->attr, 1), 0; }
-static int bwd(lk_call *c) { return lk_linear_backward(c, 1, *(const double *)c->attr), 0; }
+static int fwd(lk_call *c) { return lk_linear_rows(c, &c->x[1], &c->x[2], *(const double *)c->attr, 1), 0; }
+static int bwd(lk_call *c) { return lk_linear_rows_back(c, 1, *(const double *)c->attr), 0; }
 static uint32_t reads(const lk_call *c) {
   return (c->want & LK_X(1) ? LK_X(2) : 0) | (c->want & LK_X(2) ? LK_X(1) : 0);
 }

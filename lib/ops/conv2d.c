@@ -21,7 +21,8 @@ typedef struct job {
 
 /* ---- sizes ---- */
 
-static lk_conv conv_of(const lk_call *c) {
+/* The options with their defaults, and the sizes given. */
+static lk_conv options_of(const lk_call *c) {
   const lk_view *x = &c->x[0], *w = &c->x[1];
   lk_conv s = {.o = *(const lk_conv2d_options *)c->attr};
   for (int d = 0; d < 2; d++) {
@@ -33,7 +34,19 @@ static lk_conv conv_of(const lk_call *c) {
   s.cin = w->shape[1], s.kh = w->shape[2], s.kw = w->shape[3];
   s.cout = w->shape[0] / (s.o.groups > 0 ? s.o.groups : 1);
   s.depth = s.cin * s.kh * s.kw;
-  s.yh = c->y->shape[2], s.yw = c->y->shape[3];
+  return s;
+}
+
+/* The size of the result along axis d (0 height, 1 width); 0 if the kernel does not fit. */
+static int64_t result_size(const lk_conv *s, int64_t image, int64_t kernel, int d) {
+  int64_t room = image + 2 * s->o.padding[d] - s->o.dilation[d] * (kernel - 1) - 1;
+  return room < 0 || kernel < 1 ? 0 : room / s->o.stride[d] + 1;
+}
+
+static lk_conv sizes(const lk_call *c) {
+  lk_conv s = options_of(c);
+  s.yh = result_size(&s, s.h, s.kh, 0);
+  s.yw = result_size(&s, s.w, s.kw, 1);
   s.pixels = s.yh * s.yw;
   return s;
 }
@@ -51,19 +64,16 @@ static int refuse_options(lk_call *c, const lk_conv *s) {
 static int shape(lk_call *c) {
   const lk_view *x = &c->x[0], *w = &c->x[1];
   if (x->ndim != 4 || w->ndim != 4) return lk_op_fail(c, LK_ESHAPE, "wants x [N, C, H, W] and kernels [O, C, kh, kw]");
-  lk_conv s = conv_of(c);
+  lk_conv s = options_of(c);
   if (refuse_options(c, &s)) return -1;
   if (x->shape[1] != s.cin * s.o.groups)
     return lk_op_fail(c, LK_ESHAPE, "x has %lld channels, the kernels want %lld in %lld groups", (long long)x->shape[1],
                       (long long)s.cin, (long long)s.o.groups);
   if (c->nin > 2 && (c->x[2].ndim != 1 || c->x[2].shape[0] != w->shape[0]))
     return lk_op_fail(c, LK_ESHAPE, "the bias should have shape [%lld]", (long long)w->shape[0]);
-  int64_t n[4] = {s.n, w->shape[0]};
-  for (int d = 0; d < 2; d++) {
-    int64_t room = x->shape[2 + d] + 2 * s.o.padding[d] - s.o.dilation[d] * (w->shape[2 + d] - 1) - 1;
-    if (room < 0 || !w->shape[2 + d]) return lk_op_fail(c, LK_ESHAPE, "the kernel does not fit into the padded image");
-    n[2 + d] = room / s.o.stride[d] + 1;
-  }
+  s = sizes(c);
+  if (!s.yh || !s.yw) return lk_op_fail(c, LK_ESHAPE, "the kernel does not fit into the padded image");
+  int64_t n[4] = {s.n, w->shape[0], s.yh, s.yw};
   return lk_view_init(c->y, x->dtype, 4, n) ? lk_op_fail(c, LK_ESHAPE, "the result is too large") : 0;
 }
 
@@ -226,8 +236,8 @@ static double work_of(const lk_conv *s) {
 
 static int image_gradient(job *j) {
   const lk_conv *s = &j->s;
-  int64_t share = pieces(PIECES, s->n * s->o.groups ? s->n * s->o.groups : 1); /* blocks of channels for each */
-  int64_t channels = pieces(s->cin, least(share, s->cin ? s->cin : 1));
+  int64_t images = s->n * s->o.groups, share = images > 0 ? pieces(PIECES, images) : 1; /* blocks of channels of each */
+  int64_t channels = pieces(s->cin, s->cin > share ? share : s->cin);
   if (choose_block(j, channels * s->kh * s->kw)) return -1;
   run_items(j, s->n * s->o.groups * pieces(s->depth, j->kb), work_of(s), threads_for(j->c, &j->c->gx[0]), image_items);
   return 0;
@@ -280,7 +290,7 @@ static LK_CLONES void sum_planes(void *arg, int64_t from, int64_t to, int thread
 /* ---- the op ---- */
 
 static int fwd(lk_call *c) {
-  job j = {.c = c, .s = conv_of(c)};
+  job j = {.c = c, .s = sizes(c)};
   const lk_conv *s = &j.s;
   if (c->nin > 2) lk_parallel(c->threads, s->n * c->y->shape[1], lk_row_grain(s->pixels), copy_bias, c);
   if (is_pointwise(s, &c->x[0])) {
@@ -293,7 +303,7 @@ static int fwd(lk_call *c) {
 }
 
 static int bwd(lk_call *c) {
-  job j = {.c = c, .s = conv_of(c)};
+  job j = {.c = c, .s = sizes(c)};
   if (c->nin > 2 && c->gx[2].p) {
     int64_t grain = lk_row_grain(j.s.n * j.s.pixels);
     lk_parallel(threads_for(c, &c->gx[2]), c->y->shape[1], grain, sum_planes, c);

@@ -54,12 +54,12 @@ static LK_CLONES void fwd_rows(void *arg, int64_t from, int64_t to, int thread) 
       if (target < 0) continue;
       LK_ROW_MAX(R, top, i, n, x[i]);
       LK_ROW_SUM(R, sum, i, n, REXP(x[i] - top));
-      R lse = top + RLOG(sum);
-      ((R *)j->lse)[r] = lse;
-      j->row[r] = (1 - smoothing) * (lse - x[target]);
+      R log_sum = RLOG(sum);
+      ((R *)j->lse)[r] = top + log_sum;
+      j->row[r] = (1 - smoothing) * (top - x[target] + log_sum);
       if (smoothing == 0) continue;
-      LK_ROW_SUM(R, sum, i, n, lse - x[i]);
-      j->row[r] += smoothing * (sum / (R)n);
+      LK_ROW_SUM(R, sum, i, n, top - x[i]);
+      j->row[r] += smoothing * (sum / (R)n + log_sum);
     }
   });
 }

@@ -5,7 +5,7 @@
 
 enum { RUN = 512, PIECE = 1 << 14, SERIAL = 1 << 15 };
 
-/* Sums over the middle axis of [outer, n, inner], forwards or backwards; a unit is a run of `inner` in one of `outer`. */
+/* Sums over the middle axis of [outer, n, inner], forwards or backwards; a unit is a run of columns in one of outer. */
 typedef struct job {
   const void *from;
   void *to;

@@ -1,4 +1,4 @@
-/* layer_norm.c: rows of the last axis to mean 0 and variance 1, then scaled and shifted (Ba et al., arXiv 1607.06450). */
+/* layer_norm.c: rows of the last axis to mean 0 and variance 1, scaled and shifted (Ba et al., arXiv 1607.06450). */
 #include "real.h"
 #include "rows.h"
 

@@ -30,12 +30,12 @@ static lk_view rows_of(const lk_view *v) {
   return r;
 }
 
-void lk_linear_forward(lk_call *c, const lk_view *x, const lk_view *W, double s, double beta) {
+void lk_linear_rows(lk_call *c, const lk_view *x, const lk_view *W, double s, double beta) {
   lk_view y = rows_of(c->y);
   lk_gemm_batched(c, rows_of(x), lk_gemm_spread(lk_gemm_transpose(*W), &y), s, beta, y);
 }
 
-void lk_linear_backward(lk_call *c, int ix, double s) {
+void lk_linear_rows_back(lk_call *c, int ix, double s) {
   lk_view gy = rows_of(c->gy);
   if (c->gx[ix].p) {
     lk_view W = lk_gemm_spread(c->x[ix + 1], &gy);
@@ -108,12 +108,12 @@ static int shape(lk_call *c) {
 static int fwd(lk_call *c) {
   int64_t n = lk_view_cols(c->y);
   if (c->nin > 2) lk_parallel(c->threads, lk_view_rows(c->y), lk_row_grain(n), copy_bias, c);
-  lk_linear_forward(c, &c->x[0], &c->x[1], *(const double *)c->attr, c->nin > 2 ? 1 : 0);
+  lk_linear_rows(c, &c->x[0], &c->x[1], *(const double *)c->attr, c->nin > 2 ? 1 : 0);
   return 0;
 }
 
 static int bwd(lk_call *c) {
-  lk_linear_backward(c, 0, *(const double *)c->attr);
+  lk_linear_rows_back(c, 0, *(const double *)c->attr);
   if (c->nin > 2 && c->gx[2].p) bias_gradient(c);
   return 0;
 }

@@ -6,8 +6,8 @@
 /* Sets *y to x [..., in] W [out, in]^T, [..., out]; refuses through lk_op_fail. */
 int lk_linear_shape(lk_call *c, const lk_view *x, const lk_view *W, lk_view *y);
 /* y = beta y + s x W^T */
-void lk_linear_forward(lk_call *c, const lk_view *x, const lk_view *W, double s, double beta);
+void lk_linear_rows(lk_call *c, const lk_view *x, const lk_view *W, double s, double beta);
 /* The gradients of inputs ix (x) and ix + 1 (W), those that are wanted:  gx += s gy W,  gW += s gy^T x */
-void lk_linear_backward(lk_call *c, int ix, double s);
+void lk_linear_rows_back(lk_call *c, int ix, double s);
 
 #endif

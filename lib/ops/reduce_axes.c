@@ -13,7 +13,7 @@ static int reduced_axes(lk_call *c) {
   const lk_reduction *r = c->attr;
   int ndim = c->x[0].ndim, bits = 0;
   if (r->naxes < 0)
-    return lk_op_fail(c, LK_EARG, "the number of axes is not in 0 .. %d, or there are none", LK_MAXDIM), -1;
+    return lk_op_fail(c, LK_EARG, "naxes must be 0 (all axes) to %d, and axes then not NULL", LK_MAXDIM), -1;
   if (r->naxes == 0) return (1 << ndim) - 1;
   for (int i = 0; i < r->naxes; i++) {
     int d = lk_op_axis(c, r->axes[i], ndim);
@@ -47,7 +47,7 @@ int lk_reduce_shape(lk_call *c) {
 
 int lk_reduce_shape_nonempty(lk_call *c) {
   if (lk_reduce_shape(c)) return -1;
-  if (lk_reduce_size(c) == 0) return lk_op_fail(c, LK_ESHAPE, "of no elements");
+  if (lk_reduce_size(c) == 0) return lk_op_fail(c, LK_ESHAPE, "the reduced axes hold no element");
   return 0;
 }
 

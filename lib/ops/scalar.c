@@ -102,7 +102,7 @@ SCALAR_FUNCTIONS(clamp)
 
 static int clamp_shape(lk_call *c) {
   const numbers *at = c->attr;
-  if (!(at->a <= at->b)) return lk_op_fail(c, LK_EARG, "low %g, high %g are no interval", at->a, at->b);
+  if (!(at->a <= at->b)) return lk_op_fail(c, LK_EARG, "low %g is not below or equal to high %g", at->a, at->b);
   return lk_view_init(c->y, c->x[0].dtype, c->x[0].ndim, c->x[0].shape);
 }
 

@@ -30,10 +30,10 @@ static LK_CLONES void fwd_rows(void *arg, int64_t from, int64_t to, int thread) 
       LK_ROW_MAX(R, top, i, n, x[i]);
       for (int64_t i = 0; i < n; i++) y[i] = REXP(x[i] - top);
       LK_ROW_SUM(R, sum, i, n, y[i]);
-      R lse = top + RLOG(sum);
+      R log_sum = RLOG(sum);
       R scale = 1 / sum;
       if (is_log)
-        for (int64_t i = 0; i < n; i++) y[i] = x[i] - lse;
+        for (int64_t i = 0; i < n; i++) y[i] = x[i] - top - log_sum;
       else
         for (int64_t i = 0; i < n; i++) y[i] *= scale;
     }

@@ -44,7 +44,7 @@ LK_INLINE float log1p_f32(float e) {
 #define LOG(x) _Generic((x), float : log_f32, double : log)(x)
 #define LOG1P(x) _Generic((x), float : log1p_f32, double : log1p)(x)
 
-/* F(type, name in f32 and f64): the functions that take more than one expression. */
+/* What takes more than one expression, once for each type. */
 #define FUNCTIONS(R, type)                                                                                             \
   LK_INLINE R phi_##type(R x) {                                                                                        \
     R e;                                                                                                               \

@@ -14,7 +14,8 @@ static sizes sizes_of(const lk_call *c) {
 static int shape(lk_call *c) {
   if (lk_reduce_shape_nonempty(c)) return -1;
   sizes s = sizes_of(c);
-  if (!(s.divisor > 0)) return lk_op_fail(c, LK_EARG, "of %g elements with correction %g", s.n, s.n - s.divisor);
+  if (!(s.divisor > 0))
+    return lk_op_fail(c, LK_EARG, "%g elements are too few for correction %g", s.n, s.n - s.divisor);
   return 0;
 }
 

@@ -58,3 +58,13 @@ static void project(lk_attention_layer *l, lk_tape *t, lk_tensor x, int64_t quer
   }
   for (int i = 0; i < 3; i++) qkv[i] = split_heads(l, t, qkv[i]);
 }
+
+lk_tensor lk_attention_forward(lk_attention_layer *l, lk_tape *t, lk_tensor x, lk_tensor mask, int64_t queries) {
+  uint32_t scope = lk_layer_begin(t, (lk_module *)l, l && l->recompute);
+  if (!scope) return lk_nil();
+  const lk_attention_options options = {.causal = l->causal, .dropout = l->dropout};
+  lk_tensor qkv[3];
+  project(l, t, x, queries, qkv);
+  lk_tensor y = join_heads(l, t, lk_attention(t, qkv[0], qkv[1], qkv[2], mask, &options));
+  return lk_scope_end(t, scope, lk_dropout(t, lk_linear_forward(l->output, t, y), l->output_dropout));
+}

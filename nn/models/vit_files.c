@@ -1,0 +1,81 @@
+/* vit_files.c: directories with a vision transformer: config.json and model.safetensors. */
+#include "models/vit_parts.h"
+
+#include <lorikeet/file.h>
+#include <stdio.h>
+
+static char *file_in(lk_ctx *ctx, const char *directory, const char *name) {
+  return lk_sprintf(ctx, "%s/%s", directory, name);
+}
+
+/* Puts the file's name in front of the error that there is. */
+static void name_error(lk_ctx *ctx, const char *path) {
+  const char *message;
+  char copy[600];
+  lk_status status = lk_error(ctx, &message);
+  if (!status) return;
+  snprintf(copy, sizeof copy, "%s", message);
+  lk_error_clear(ctx);
+  lk_fail(ctx, status, "%s: %s", path, copy);
+}
+
+/* The config; *json is the caller's. */
+static lk_status read_config(lk_ctx *ctx, const char *directory, lk_vit_config *config, lk_json **json) {
+  char *path = file_in(ctx, directory, "config.json");
+  *json = path ? lk_json_read(ctx, path) : NULL;
+  if (*json && lk_vit_config_from_json(ctx, *json, config)) name_error(ctx, path);
+  lk_free(ctx, path);
+  return lk_error(ctx, NULL);
+}
+
+static lk_status read_weights(lk_vit *v, const char *directory, int new_head, int flags) {
+  static const char *const head[] = {"classifier.", "head.", NULL}, *const unused[] = {"pooler.", "vit.pooler.", NULL};
+  lk_ctx *ctx = v->module.ctx;
+  const lk_load_options options = {
+      .flags = flags, .prefix = "vit.", .skip = new_head ? head : NULL, .unused = new_head ? unused : NULL};
+  char *path = file_in(ctx, directory, "model.safetensors");
+  if (path) lk_model_load_with(v->module.model, path, &options);
+  lk_free(ctx, path);
+  return lk_error(ctx, NULL);
+}
+
+lk_vit *lk_vit_load(lk_model *model, const char *directory, int64_t classes, int flags) {
+  lk_vit_config config;
+  lk_json *json;
+  if (!model) return NULL;
+  lk_status bad = read_config(lk_model_ctx(model), directory, &config, &json);
+  if (classes) { /* the labels are the old head's */
+    config.classes = classes;
+    lk_json_remove(json, "id2label");
+    lk_json_remove(json, "label2id");
+  }
+  lk_vit *v = bad ? NULL : lk_vit_build(model, &config);
+  if (!v) {
+    lk_json_free(json);
+    return NULL;
+  }
+  v->json = json;
+  if (lk_model_shapes_only(model)) return v;
+  return read_weights(v, directory, classes != 0, flags) || lk_vit_initialise(v) ? NULL : v;
+}
+
+lk_status lk_vit_save(lk_vit *v, const char *directory) {
+  lk_ctx *ctx = v->module.ctx;
+  if (lk_make_dirs(ctx, directory)) return lk_error(ctx, NULL);
+  lk_json *json = v->json ? lk_json_copy(ctx, v->json) : lk_json_object(ctx);
+  char *config = file_in(ctx, directory, "config.json"), *weights = file_in(ctx, directory, "model.safetensors");
+  if (weights && !lk_vit_config_to_json(ctx, &v->config, json) && !lk_model_save(v->module.model, weights))
+    lk_json_write(ctx, config, json, LK_JSON_SORTED);
+  lk_json_free(json);
+  lk_free(ctx, config);
+  lk_free(ctx, weights);
+  return lk_error(ctx, NULL);
+}
+
+const char *lk_vit_label(const lk_vit *v, int64_t class_index) {
+  const char *label = NULL;
+  char id[24];
+  snprintf(id, sizeof id, "%lld", (long long)class_index);
+  lk_json_is_string(lk_json_get(lk_json_get(v->json, "id2label"), id), &label);
+  return label;
+}
