@@ -46,6 +46,7 @@ lk_status lk_error(const lk_ctx *c, const char **message) {
 }
 
 void lk_error_clear(lk_ctx *c) {
+  if (!c) return;
   c->status = LK_OK;
   c->message[0] = 0;
 }
@@ -58,6 +59,7 @@ lk_status lk_fail(lk_ctx *c, lk_status status, const char *format, ...) {
     vsnprintf(c->message, sizeof c->message, format, ap);
     va_end(ap);
     c->status = status;
+    c->errors++;
   }
   return c->status;
 }

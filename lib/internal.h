@@ -20,6 +20,7 @@ struct lk_ctx {
   int nwarnings;
   char *warnings[LK_MAX_WARNINGS];
   lk_ctx_stats stats;
+  uint64_t errors; /* recorded so far, also those that were cleared */
 };
 
 /* Memory without clearing and without recording an error. */
@@ -53,32 +54,33 @@ void lk_pool_free(lk_pool *m);
 /* A node is a value and how it was made.  A root has memory of its own; a window shares its root's. */
 typedef struct lk_node {
   const lk_op *op;
-  lk_view v;  /* shape and strides; the memory is root->mem + off */
-  size_t off; /* bytes from the root's memory, and from its gradient */
-  uint32_t root, generation, seq;
-  uint32_t scope;   /* where it was made, for messages */
+  const uint32_t *in;
+  uint32_t root, generation;
   uint32_t owner;   /* open scope that holds the handle; 0: dead to the user */
   uint32_t next;    /* in the owner's list */
   uint32_t version; /* of the root when this handle was made */
   uint32_t reads, want;
-  const uint32_t *in;
+  uint8_t nin, needs, leaf, done;
+  size_t off; /* bytes from the root's memory, and from its gradient */
+  lk_view v;  /* shape and strides; the memory is root->mem + off */
+  uint32_t seq;
+  uint32_t scope; /* where it was made, for messages */
   const void *attr;
   void *saved; /* lk_save's block */
   size_t saved_size;
   lk_key key;
-  uint8_t nin, needs, leaf, done;
-  uint8_t redo; /* REDO_* below */
   /* of a root only */
+  char *mem, *grad;
+  size_t size;
+  uint32_t holds;     /* visible handles on the memory: the root's and its windows' */
+  uint32_t pins;      /* recorded readers that have not run yet: backwards and replays */
+  uint32_t changes;   /* made in place */
+  uint8_t redo;       /* REDO_* below; REDO_SAVED also of others */
   uint8_t lock;       /* a recorded backward or a replay will read it: must not be changed in place */
   uint8_t used;       /* some op took it as an input */
   uint8_t param_seen; /* param_version is set */
-  char *mem, *grad;
-  size_t size;
-  uint32_t holds;         /* visible handles on the memory: the root's and its windows' */
-  uint32_t pins;          /* recorded readers that have not run yet: backwards and replays */
-  uint32_t changes;       /* made in place */
-  uint32_t param_version; /* when first read by a recorded backward */
-  lk_param *param;        /* a leaf's parameter, or NULL */
+  lk_param *param;    /* a leaf's parameter, or NULL */
+  uint32_t param_version; /* when first read by what backward or a replay will run */
 } lk_node;
 
 enum { REDO_ROOT = 1, REDO_SAVED = 2, REDO_THERE = 4 };
@@ -87,15 +89,19 @@ typedef struct lk_scope {
   const char *name;
   uint32_t parent, first, last; /* nodes first .. last - 1 */
   uint32_t head;                /* list of the values it owns */
+  uint32_t children;            /* list of the names opened inside, in t->names */
+  uint32_t draws;               /* random ops run inside */
   int flags, open, no_grad;
   uint64_t path; /* hash of its path and of which instance it is */
+  size_t nname;  /* how much of t->names, and of the records, was in use when it began */
   size_t record_span, record_used;
 } lk_scope;
 
-typedef struct lk_counter {
-  uint64_t hash, stamp;
-  uint32_t count;
-} lk_counter;
+/* How often a name was opened inside one instance of a scope. */
+typedef struct lk_scope_name {
+  uint64_t path;
+  uint32_t count, next;
+} lk_scope_name;
 
 typedef struct lk_side_value {
   uint64_t hash;
@@ -111,12 +117,12 @@ struct lk_tape {
   size_t nrecord, record_capacity, record_used;
   lk_scope *scopes; /* 1 .. nscope - 1; scope 1 is the step */
   size_t nscope, scope_capacity;
+  lk_scope_name *names; /* 1 .. nname - 1 */
+  size_t nname, name_capacity;
   uint32_t cur;   /* innermost open scope */
   uint32_t where; /* scope that messages name */
+  uint32_t redo;  /* the open recomputed scope, or 0 */
   uint32_t seq;
-  lk_counter *counters;
-  size_t ncounter, counter_capacity; /* capacity is a power of two */
-  uint64_t stamp;                    /* of this step's counters */
   lk_side_value *sides;
   size_t nside, side_capacity;
   lk_span scratch[LK_MAX_SCRATCH];
@@ -125,15 +131,17 @@ struct lk_tape {
   uint32_t hide; /* checks: reads to hide although they were declared */
   lk_key key;    /* of (seed, step, micro) */
   uint64_t replayed;
+  uint64_t errors; /* of the context when the step began */
   double flops;
 };
 
 /* What a running op sees, and what the engine keeps beside it; lk_call.impl points to it. */
 typedef struct lk_frame {
   lk_call c;
-  uint32_t id;    /* the node */
-  int dry;        /* saved blocks are scratch: nobody will ask, or a replay will make them again */
-  uint32_t added; /* gx[i] is a packed temporary that is added to window[i] afterwards */
+  uint32_t id;     /* the node */
+  int dry;         /* saved blocks are scratch: nobody will ask, or a replay will make them again */
+  uint32_t spread; /* x[i] was broadcast */
+  uint32_t added;  /* gx[i] is a packed temporary that is added to window[i] afterwards */
   lk_view x[LK_MAXIN], gx[LK_MAXIN], window[LK_MAXIN], y, gy;
 } lk_frame;
 
@@ -145,31 +153,37 @@ static inline int lk_is_source(lk_tape *t, uint32_t id) {
   const lk_node *n = &t->nodes[id];
   return n->root == id && !n->leaf && !n->op->fwd;
 }
+static inline void lk_node_view(const lk_tape *t, uint32_t id, lk_view *v) {
+  const lk_node *n = &t->nodes[id], *r = &t->nodes[n->root];
+  *v = n->v;
+  v->p = r->mem ? r->mem + n->off : NULL;
+}
+static inline void lk_node_pin(lk_tape *t, uint32_t id) { lk_root(t, id)->pins++; }
 
 /* tape.c */
 lk_node *lk_node_get(lk_tape *t, lk_tensor x, const char *who, int argument); /* NULL with an error */
-lk_tensor lk_node_push(lk_tape *t, const lk_node *node, uint32_t scope);      /* scope: who owns the handle */
-void lk_node_own(lk_tape *t, uint32_t id, uint32_t scope);                    /* 0: nobody */
-void lk_node_pin(lk_tape *t, uint32_t id);
+lk_node *lk_node_new(lk_tape *t, const lk_op *op);         /* the next node, zeroed, not on the tape yet; NULL with an error */
+lk_tensor lk_node_push(lk_tape *t, uint32_t scope);        /* puts it on the tape; scope: who owns the handle */
+void lk_node_own(lk_tape *t, uint32_t id, uint32_t scope); /* 0: nobody */
+void lk_node_unlist(lk_tape *t, uint32_t id);              /* out of its owner's list */
 void lk_node_unpin(lk_tape *t, uint32_t id);
 void lk_node_settle(lk_tape *t, lk_node *root); /* frees its memory if nobody needs it */
-lk_view lk_node_view(lk_tape *t, uint32_t id);
 size_t lk_node_describe(lk_tape *t, uint32_t id, char *buffer, size_t size);
 size_t lk_path_print(lk_tape *t, uint32_t scope, char *buffer, size_t size);
 void *lk_record(lk_tape *t, size_t size);
-uint32_t lk_tape_count(lk_tape *t, uint64_t hash); /* how often this hash was asked for before, this step */
+int lk_tape_grow(lk_tape *t, void *array, size_t *capacity, size_t n, size_t size); /* lk_grow, counted */
 uint64_t lk_hash(uint64_t seed, const char *text);
 extern const lk_op lk_value_op;
 
 /* apply.c */
 int lk_frame_bind(lk_tape *t, uint32_t id, lk_frame *f, int back); /* x and y of a node as its op wants them */
 int lk_frame_forward(lk_tape *t, lk_frame *f);                     /* runs fwd, releases scratch */
+int lk_frame_versions(lk_tape *t, lk_frame *f, uint32_t inputs);   /* refuses parameters changed since they were read */
 void lk_scratch_release(lk_tape *t);
 int lk_view_expand(lk_view *v, const lk_view *shape); /* 1 if that changed the shape */
 
 /* scope.c, recompute.c */
 int lk_scopes_reset(lk_tape *t);
-lk_scope *lk_recompute_scope(lk_tape *t); /* the open recomputed scope, or NULL */
 void lk_recompute_close(lk_tape *t, lk_scope *s);
 lk_status lk_recompute_replay(lk_tape *t, lk_scope *s);
 

@@ -1,6 +1,7 @@
 /* random.c: Threefry-2x64 with 20 rounds (Salmon et al., SC 2011) and what is drawn from it. */
+#include "real.h"
+
 #include <lorikeet/random.h>
-#include <math.h>
 
 static inline uint64_t rotate(uint64_t x, int n) { return x << n | x >> (64 - n); }
 
@@ -44,6 +45,31 @@ uint64_t lk_random_bits(lk_key key, uint64_t i) {
   uint64_t out[2];
   threefry(key, i, 0, out);
   return out[0];
+}
+
+/* The same rounds written out, so that the compiler can draw several at once. */
+LK_CLONES void lk_random_fill(lk_key key, uint64_t first, int64_t n, uint64_t *restrict bits) {
+  const uint64_t k0 = key.a, k1 = key.b, k2 = key.a ^ key.b ^ 0x1BD11BDAA9FC1A22u;
+#define ROUND(turn) x += y, y = (y << turn | y >> (64 - turn)) ^ x;
+#define FOUR(a, b, c, d) ROUND(a) ROUND(b) ROUND(c) ROUND(d)
+#define ADD(a, b, s) x += a, y += b + s;
+  for (int64_t i = 0; i < n; i++) {
+    uint64_t x = first + (uint64_t)i + k0, y = k1;
+    FOUR(16, 42, 12, 31)
+    ADD(k1, k2, 1)
+    FOUR(16, 32, 24, 21)
+    ADD(k2, k0, 2)
+    FOUR(16, 42, 12, 31)
+    ADD(k0, k1, 3)
+    FOUR(16, 32, 24, 21)
+    ADD(k1, k2, 4)
+    FOUR(16, 42, 12, 31)
+    ADD(k2, k0, 5)
+    bits[i] = x;
+  }
+#undef ROUND
+#undef FOUR
+#undef ADD
 }
 
 double lk_random_uniform(lk_key key, uint64_t i) { return (double)(lk_random_bits(key, i) >> 11) * 0x1p-53; }

@@ -44,7 +44,7 @@ LK_INLINE float lk_fast_exp(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.f;
-  scale.i = (n.i - 0x4B400000 + 126) << 23; /* 2^(k-1): 2^128 would not fit */
+  scale.i = (int32_t)((uint32_t)(n.i - 0x4B400000 + 126) << 23); /* 2^(k-1): 2^128 would not fit */
   float y = p * scale.f * 2.f;
   return x > 88.722839f ? (float)INFINITY : x < -87.33f ? 0.f : y;
 }
@@ -73,6 +73,44 @@ LK_INLINE float lk_fast_phi(float x, float *e) {
 LK_INLINE double lk_exact_phi(double x, double *e) {
   *e = exp(-0.5 * x * x);
   return 0.5 * erfc(-x * 0.70710678118654752440);
+}
+
+/* Cephes' logf: x = 2^k m with sqrt(1/2) <= m < sqrt(2), and a polynomial of m - 1. */
+LK_INLINE float lk_fast_log(float x) {
+  union bits {
+    float f;
+    uint32_t i;
+  } up = {x < 1.17549435e-38f ? 8388608.f : 1.f}, m = {x * up.f}; /* lifts subnormal numbers */
+  int32_t k = (int32_t)(m.i - 0x3F3504F3u) >> 23;
+  m.i -= (uint32_t)k << 23;
+  float r = m.f - 1.f, q = r * r, e = (float)(k + 127 - (int32_t)(up.i >> 23));
+  float p = 7.0376836292e-2f;
+  p = p * r - 1.1514610310e-1f;
+  p = p * r + 1.1676998740e-1f;
+  p = p * r - 1.2420140846e-1f;
+  p = p * r + 1.4249322787e-1f;
+  p = p * r - 1.6668057665e-1f;
+  p = p * r + 2.0000714765e-1f;
+  p = p * r - 2.4999993993e-1f;
+  p = p * r + 3.3333331174e-1f;
+  float y = r + (p * r * q + e * -2.12194440e-4f - 0.5f * q) + e * 0.693359375f;
+  /* added, not selected: a selection would keep the loop from being vectorised */
+  float zero = x == 0 ? -(float)INFINITY : 0.f, infinite = x > 3.40282347e38f ? (float)INFINITY : 0.f;
+  float invalid = x >= 0 ? 0.f : (float)NAN;
+  return y + zero + infinite + invalid;
+}
+
+/* ln(1 + e) for 0 <= e <= 1, as 2 artanh(e / (2 + e)): exact for tiny e too. */
+LK_INLINE float lk_fast_log1p(float e) {
+  float s = e / (2.f + e), q = s * s;
+  float p = 1.f / 15;
+  p = p * q + 1.f / 13;
+  p = p * q + 1.f / 11;
+  p = p * q + 1.f / 9;
+  p = p * q + 1.f / 7;
+  p = p * q + 1.f / 5;
+  p = p * q + 1.f / 3;
+  return 2.f * s + 2.f * s * q * p;
 }
 
 #define REXP(x) _Generic((x), float : lk_fast_exp, double : exp)(x)

@@ -15,7 +15,7 @@ lk_tape *lk_tape_new(lk_ctx *c) {
   if (!t) return NULL;
   t->ctx = t->pool.ctx = c;
   t->n = 1;
-  t->stamp = 1;
+  t->errors = c->errors;
   if (lk_scopes_reset(t)) {
     lk_tape_free(t);
     return NULL;
@@ -31,13 +31,15 @@ void lk_tape_free(lk_tape *t) {
   lk_free(c, t->records);
   lk_free(c, t->scopes);
   lk_free(c, t->nodes);
-  lk_free(c, t->counters);
+  lk_free(c, t->names);
   lk_free(c, t->sides);
   lk_free(c, t);
 }
 
 void lk_tape_reset(lk_tape *t) {
   if (!t) return;
+  if (t->cur != 1 && t->errors == t->ctx->errors)
+    lk_fail(t->ctx, LK_EARG, "reset: scope '%s' was never ended", t->scopes[t->cur].name);
   lk_pool_reset(&t->pool);
   while (t->nrecord > 1) { /* keep the last, largest one */
     lk_free(t->ctx, t->records[t->nrecord - 2].p);
@@ -52,15 +54,15 @@ void lk_tape_reset(lk_tape *t) {
   t->flops = 0;
   t->nscratch = 0;
   t->nside = 0;
-  t->ncounter = 0;
-  t->stamp++;
   t->training = 0;
+  t->errors = t->ctx->errors;
   lk_scopes_reset(t);
 }
 
-lk_ctx *lk_tape_ctx(const lk_tape *t) { return t->ctx; }
+lk_ctx *lk_tape_ctx(const lk_tape *t) { return t ? t->ctx : NULL; }
 
 void lk_train(lk_tape *t, uint64_t step, uint64_t micro) {
+  if (!t) return;
   t->training = 1;
   t->key = lk_key_fold(lk_key_fold(lk_key_make(t->ctx->seed, "step"), step), micro);
 }
@@ -68,21 +70,30 @@ void lk_train(lk_tape *t, uint64_t step, uint64_t micro) {
 int lk_is_training(const lk_tape *t) { return t && t->training; }
 
 int lk_no_grad(lk_tape *t, int on) {
-  int was = t->no_grad;
-  t->no_grad = on != 0;
+  int was = t && t->no_grad;
+  if (t) t->no_grad = on != 0;
   return was;
 }
 
-int lk_grad_enabled(const lk_tape *t) { return !t->no_grad; }
+int lk_grad_enabled(const lk_tape *t) { return t && !t->no_grad; }
 
 lk_tape_stats lk_tape_statistics(const lk_tape *t) {
+  if (!t) return (lk_tape_stats){0};
   return (lk_tape_stats){t->pool.live, t->pool.peak,        t->pool.reserved, t->n - 1,
                          t->replayed,  t->pool.allocations, t->flops};
 }
 
 void lk_tape_set_mode(lk_tape *t, lk_tape_mode mode) {
+  if (!t) return;
   t->pool.naive = mode == LK_TAPE_NAIVE;
   t->pool.poison = mode == LK_TAPE_POISON;
+}
+
+int lk_tape_grow(lk_tape *t, void *array, size_t *capacity, size_t n, size_t size) {
+  size_t before = *capacity;
+  if (lk_grow(t->ctx, array, capacity, n, size)) return -1;
+  t->pool.allocations += *capacity != before;
+  return 0;
 }
 
 /* Bump memory that lives until reset. */
@@ -92,7 +103,7 @@ void *lk_record(lk_tape *t, size_t size) {
   if (!last || last->size - t->record_used < size) {
     size_t more = last ? 2 * last->size : (size_t)1 << 14;
     while (more < size) more *= 2;
-    if (lk_grow(t->ctx, &t->records, &t->record_capacity, t->nrecord + 1, sizeof *t->records)) return NULL;
+    if (lk_tape_grow(t, &t->records, &t->record_capacity, t->nrecord + 1, sizeof *t->records)) return NULL;
     char *p = lk_alloc(t->ctx, more);
     if (!p) return NULL;
     t->pool.allocations++;
@@ -105,7 +116,7 @@ void *lk_record(lk_tape *t, size_t size) {
   return p;
 }
 
-/* ---- counters and side inputs, by hash ---- */
+/* ---- side inputs, by hash ---- */
 
 uint64_t lk_hash(uint64_t seed, const char *text) {
   uint64_t h = seed ^ 0xcbf29ce484222325u;
@@ -114,48 +125,27 @@ uint64_t lk_hash(uint64_t seed, const char *text) {
   return h * 0xbf58476d1ce4e5b9u;
 }
 
-static lk_counter *counter_slot(lk_counter *table, size_t capacity, uint64_t hash, uint64_t stamp) {
-  size_t i = (size_t)(hash ^ hash >> 32) & (capacity - 1);
-  while (table[i].stamp == stamp && table[i].hash != hash) i = (i + 1) & (capacity - 1);
-  return &table[i];
-}
-
-static int grow_counters(lk_tape *t) {
-  size_t more = t->counter_capacity ? 2 * t->counter_capacity : 256;
-  lk_counter *table = lk_alloc_array(t->ctx, more, sizeof *table);
-  if (!table) return -1;
-  t->pool.allocations++;
-  for (size_t i = 0; i < t->counter_capacity; i++)
-    if (t->counters[i].stamp == t->stamp) *counter_slot(table, more, t->counters[i].hash, t->stamp) = t->counters[i];
-  lk_free(t->ctx, t->counters);
-  t->counters = table;
-  t->counter_capacity = more;
-  return 0;
-}
-
-uint32_t lk_tape_count(lk_tape *t, uint64_t hash) {
-  if (2 * (t->ncounter + 1) > t->counter_capacity && grow_counters(t)) return 0;
-  lk_counter *c = counter_slot(t->counters, t->counter_capacity, hash, t->stamp);
-  if (c->stamp != t->stamp) {
-    *c = (lk_counter){hash, t->stamp, 0};
-    t->ncounter++;
-  }
-  return c->count++;
+static lk_side_value *find_side(const lk_tape *t, const char *name) {
+  uint64_t hash = lk_hash(0, name);
+  for (size_t i = 0; i < t->nside; i++)
+    if (t->sides[i].hash == hash) return &t->sides[i];
+  return NULL;
 }
 
 void lk_side(lk_tape *t, const char *name, lk_tensor value) {
   if (!t || t->ctx->status || !lk_node_get(t, value, name, 0)) return;
-  if (lk_grow(t->ctx, &t->sides, &t->side_capacity, t->nside + 1, sizeof *t->sides)) return;
+  lk_side_value *s = find_side(t, name);
+  if (!s) {
+    if (lk_tape_grow(t, &t->sides, &t->side_capacity, t->nside + 1, sizeof *t->sides)) return;
+    s = &t->sides[t->nside++];
+  }
   lk_keep(t, value);
-  t->sides[t->nside++] = (lk_side_value){lk_hash(0, name), value};
+  *s = (lk_side_value){lk_hash(0, name), value};
 }
 
 lk_tensor lk_side_get(lk_tape *t, const char *name) {
-  if (!t || !t->nside) return lk_nil();
-  uint64_t hash = lk_hash(0, name);
-  for (size_t i = t->nside; i-- > 0;)
-    if (t->sides[i].hash == hash) return t->sides[i].value;
-  return lk_nil();
+  const lk_side_value *s = t ? find_side(t, name) : NULL;
+  return s ? s->value : lk_nil();
 }
 
 /* ---- nodes ---- */
@@ -193,30 +183,35 @@ size_t lk_node_describe(lk_tape *t, uint32_t id, char *buffer, size_t size) {
   return used;
 }
 
-lk_node *lk_node_get(lk_tape *t, lk_tensor x, const char *who, int argument) {
-  char text[600];
+/* Says what is wrong with handle x. */
+static void complain(lk_tape *t, lk_tensor x, const char *who, int argument) {
+  char text[600], path[300], in[320] = "";
+  lk_path_print(t, t->where, path, sizeof path);
+  if (path[0]) snprintf(in, sizeof in, "; in %s", path);
   if (lk_is_nil(x)) {
-    lk_fail(t->ctx, LK_ENIL, "%s: argument %d is nil", who, argument);
-    return NULL;
+    lk_fail(t->ctx, LK_ENIL, "%s: argument %d is nil%s", who, argument, in);
+    return;
   }
   if (x.id >= t->n || t->nodes[x.id].generation != x.gen) {
-    lk_fail(t->ctx, LK_ESTALE, "%s: argument %d is not a value of this step of this tape", who, argument);
-    return NULL;
+    lk_fail(t->ctx, LK_ESTALE, "%s: argument %d is not a value of this step of this tape%s", who, argument, in);
+    return;
   }
-  lk_node *n = &t->nodes[x.id];
-  if (!n->owner) {
-    lk_node_describe(t, x.id, text, sizeof text);
-    lk_fail(t->ctx, LK_ESTALE, "%s: argument %d is dead: %s; it was neither a result of its scope nor kept", who,
-            argument, text);
-    return NULL;
+  lk_node_describe(t, x.id, text, sizeof text);
+  if (t->nodes[x.id].owner)
+    lk_fail(t->ctx, LK_ESTALE, "%s: argument %d (%s) was changed in place; use what the change returned%s", who,
+            argument, text, in);
+  else
+    lk_fail(t->ctx, LK_ESTALE, "%s: argument %d is dead: %s; it was neither a result of its scope nor kept%s", who,
+            argument, text, in);
+}
+
+lk_node *lk_node_get(lk_tape *t, lk_tensor x, const char *who, int argument) {
+  if (!lk_is_nil(x) && x.id < t->n) {
+    lk_node *n = &t->nodes[x.id];
+    if (n->generation == x.gen && n->owner && n->version == t->nodes[n->root].changes) return n;
   }
-  if (n->version != lk_root(t, x.id)->changes) {
-    lk_node_describe(t, x.id, text, sizeof text);
-    lk_fail(t->ctx, LK_ESTALE, "%s: argument %d (%s) was changed in place; use what the change returned", who, argument,
-            text);
-    return NULL;
-  }
-  return n;
+  complain(t, x, who, argument);
+  return NULL;
 }
 
 void lk_node_settle(lk_tape *t, lk_node *r) {
@@ -224,8 +219,6 @@ void lk_node_settle(lk_tape *t, lk_node *r) {
   lk_pool_put(&t->pool, r->mem, r->size);
   r->mem = NULL;
 }
-
-void lk_node_pin(lk_tape *t, uint32_t id) { lk_root(t, id)->pins++; }
 
 void lk_node_unpin(lk_tape *t, uint32_t id) {
   lk_node *r = lk_root(t, id);
@@ -249,34 +242,43 @@ void lk_node_own(lk_tape *t, uint32_t id, uint32_t scope) {
   t->scopes[scope].head = id;
 }
 
-lk_tensor lk_node_push(lk_tape *t, const lk_node *node, uint32_t scope) {
-  size_t before = t->node_capacity;
-  if (lk_grow(t->ctx, &t->nodes, &t->node_capacity, t->n + 64, sizeof *t->nodes)) return lk_nil();
-  t->pool.allocations += t->node_capacity != before;
+void lk_node_unlist(lk_tape *t, uint32_t id) {
+  uint32_t *p = &t->scopes[t->nodes[id].owner].head;
+  while (*p != id) p = &t->nodes[*p].next;
+  *p = t->nodes[id].next;
+}
+
+lk_node *lk_node_new(lk_tape *t, const lk_op *op) {
+  if (t->n == UINT32_MAX) {
+    lk_fail(t->ctx, LK_EARG, "%s: the tape is full", op->name);
+    return NULL;
+  }
+  if (t->n == t->node_capacity || !t->nodes)
+    if (lk_tape_grow(t, &t->nodes, &t->node_capacity, t->n + 64, sizeof *t->nodes)) return NULL;
+  lk_node *n = &t->nodes[t->n];
+  memset(n, 0, sizeof *n);
+  n->op = op;
+  return n;
+}
+
+lk_tensor lk_node_push(lk_tape *t, uint32_t scope) {
   uint32_t id = (uint32_t)t->n++;
   lk_node *n = &t->nodes[id];
-  *n = *node;
   if (!n->root) n->root = id;
   if (!++t->ctx->generation) ++t->ctx->generation; /* 0 means nil */
   n->generation = t->ctx->generation;
   n->seq = ++t->seq;
   n->scope = t->cur;
-  n->version = lk_root(t, id)->changes;
+  n->version = t->nodes[n->root].changes;
   lk_node_own(t, id, scope);
   return (lk_tensor){id, n->generation};
-}
-
-lk_view lk_node_view(lk_tape *t, uint32_t id) {
-  const lk_node *n = &t->nodes[id], *r = &t->nodes[n->root];
-  lk_view v = n->v;
-  v.p = r->mem ? r->mem + n->off : NULL;
-  return v;
 }
 
 size_t lk_tape_print(lk_tape *t, char *buffer, size_t size) {
   size_t used = 0;
   char text[600];
   if (size) buffer[0] = 0;
+  if (!t) return 0;
   for (uint32_t id = 1; id < t->n; id++) {
     const lk_node *n = &t->nodes[id];
     lk_node_describe(t, id, text, sizeof text);
@@ -295,20 +297,32 @@ size_t lk_tape_print(lk_tape *t, char *buffer, size_t size) {
 /* ---- leaves ---- */
 
 static lk_tensor push_leaf(lk_tape *t, const lk_view *v, void *grad, lk_param *param) {
-  lk_node leaf = {.op = &lk_value_op, .v = *v, .mem = v->p, .grad = grad, .leaf = 1, .param = param};
-  leaf.size = lk_view_bytes(v);
-  leaf.needs = grad && !t->no_grad;
-  leaf.v.p = NULL;
-  return lk_node_push(t, &leaf, t->cur);
+  lk_node *n = lk_node_new(t, &lk_value_op);
+  if (!n) return lk_nil();
+  n->v = *v;
+  n->v.p = NULL;
+  n->mem = v->p;
+  n->grad = grad;
+  n->size = lk_view_bytes(v);
+  n->leaf = 1;
+  n->needs = grad && !t->no_grad;
+  n->param = param;
+  return lk_node_push(t, t->cur);
+}
+
+/* 0, or an error: a view of the caller must have memory. */
+static int check_view(lk_tape *t, const lk_view *v, const char *who) {
+  if (v && v->ndim >= 0 && v->ndim <= LK_MAXDIM && (v->p || !lk_view_count(v))) return 0;
+  return (int)lk_fail(t->ctx, LK_ENIL, "%s: the view has no memory", who);
 }
 
 lk_tensor lk_borrow(lk_tape *t, const lk_view *v) {
-  if (!t || t->ctx->status) return lk_nil();
+  if (!t || t->ctx->status || check_view(t, v, "borrow")) return lk_nil();
   return push_leaf(t, v, NULL, NULL);
 }
 
 lk_tensor lk_leaf(lk_tape *t, const lk_view *v, void *grad) {
-  if (!t || t->ctx->status) return lk_nil();
+  if (!t || t->ctx->status || check_view(t, v, "leaf")) return lk_nil();
   if (grad && (!lk_view_contiguous(v) || !lk_dtype_is_real(v->dtype))) {
     lk_fail(t->ctx, LK_EARG, "leaf: a trainable value must be f32 or f64 and row-major");
     return lk_nil();
@@ -322,23 +336,25 @@ static lk_param *resolve(lk_param *p) {
 }
 
 lk_tensor lk_input(lk_tape *t, lk_dtype dtype, int ndim, const int64_t *shape, const void *data) {
-  lk_node n = {.op = &lk_value_op};
-  if (!t || t->ctx->status) return lk_nil();
-  if (lk_view_init(&n.v, dtype, ndim, shape)) {
+  lk_node *n = t && !t->ctx->status ? lk_node_new(t, &lk_value_op) : NULL;
+  if (!n) return lk_nil();
+  if (lk_view_init(&n->v, dtype, ndim, shape)) {
     lk_fail(t->ctx, LK_ESHAPE, "input: a size is negative, too large, or there are more than %d axes", LK_MAXDIM);
     return lk_nil();
   }
-  n.size = lk_view_bytes(&n.v);
-  n.mem = lk_pool_get(&t->pool, n.size);
-  if (!n.mem) return lk_nil();
-  if (data) memcpy(n.mem, data, n.size);
-  else memset(n.mem, 0, n.size);
-  lk_tensor h = lk_node_push(t, &n, t->cur);
-  if (lk_is_nil(h)) lk_pool_put(&t->pool, n.mem, n.size);
+  n->size = lk_view_bytes(&n->v);
+  n->mem = lk_pool_get(&t->pool, n->size);
+  if (!n->mem) return lk_nil();
+  if (data) memcpy(n->mem, data, n->size);
+  else memset(n->mem, 0, n->size);
+  lk_tensor h = lk_node_push(t, t->cur);
+  if (t->redo) lk_node_pin(t, h.id); /* cannot be made again: stays at least until the end of the recomputed scope */
   return h;
 }
 
-void lk_tape_in_double(lk_tape *t, int on) { t->in_double = on != 0; }
+void lk_tape_in_double(lk_tape *t, int on) {
+  if (t) t->in_double = on != 0;
+}
 
 static lk_tensor widened(lk_tape *t, const lk_view *from) {
   lk_view v;
@@ -355,7 +371,7 @@ lk_tensor lk_use(lk_tape *t, lk_param *param) {
     return lk_nil();
   }
   if (t->in_double && p->value.dtype == LK_F32) return widened(t, &p->value);
-  int wants = p->requires_grad && !t->no_grad;
+  int wants = p->requires_grad && !t->no_grad && lk_dtype_is_real(p->value.dtype);
   if (wants && !p->grad && !(p->grad = lk_alloc(t->ctx, lk_view_bytes(&p->value)))) return lk_nil();
   if (p->leaf && p->leaf < t->n) {
     lk_node *n = &t->nodes[p->leaf];
@@ -385,7 +401,7 @@ lk_tensor lk_scalar(lk_tape *t, lk_dtype dtype, double value) {
 int lk_get(lk_tape *t, lk_tensor x, lk_view *view) {
   memset(view, 0, sizeof *view);
   if (!t || t->ctx->status || !lk_node_get(t, x, "get", 0)) return -1;
-  *view = lk_node_view(t, x.id);
+  lk_node_view(t, x.id, view);
   return 0;
 }
 

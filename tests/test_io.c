@@ -1,35 +1,12 @@
 /* test_io.c: files, the atomic writer, IDX. */
-#include "alloc.h"
-#include "files.h"
+#include "io_suite.h"
 
-#include <check.h>
 #include <fcntl.h>
 #include <lorikeet/io.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-
-static test_allocator heap;
-static lk_ctx *ctx;
-
-static void setup(void) {
-  test_directory();
-  ctx = test_ctx(&heap, 0);
-}
-
-static void teardown(void) {
-  lk_ctx_free(ctx);
-  test_directory_remove();
-  ck_assert_uint_eq(heap.live, 0);
-}
-
-static void expect(lk_status status, const char *words) {
-  const char *message;
-  ck_assert_msg(lk_error(ctx, &message) == status, "want %s, got '%s'", lk_status_name(status), message);
-  ck_assert_msg(strstr(message, words) != NULL, "'%s' should say '%s'", message, words);
-  lk_error_clear(ctx);
-}
 
 static void expect_file(const char *path, const char *want) {
   size_t n;
@@ -584,9 +561,7 @@ END_TEST
 
 static Suite *suite(void) {
   Suite *s = suite_create("io");
-  TCase *c = tcase_create("files");
-  tcase_add_checked_fixture(c, setup, teardown);
-  tcase_set_timeout(c, 60);
+  TCase *c = add_case(s, "files");
   tcase_add_test(c, maps_files);
   tcase_add_test(c, refuses_to_map);
   tcase_add_test(c, reads_texts);
@@ -600,9 +575,7 @@ static Suite *suite(void) {
   tcase_add_test(c, errors_of_others_abort_the_commit);
   tcase_add_test(c, avoids_old_temporaries);
   tcase_add_test(c, killed_writers_leave_whole_files);
-  suite_add_tcase(s, c);
-  c = tcase_create("idx");
-  tcase_add_checked_fixture(c, setup, teardown);
+  c = add_case(s, "idx");
   tcase_add_test(c, reads_idx);
   tcase_add_test(c, reads_deflated_idx);
   tcase_add_test(c, converts_idx_types);
@@ -611,14 +584,7 @@ static Suite *suite(void) {
   tcase_add_test(c, refuses_damaged_gzip);
   tcase_add_test(c, reads_empty_idx);
   tcase_add_test(c, survives_every_failing_allocation);
-  suite_add_tcase(s, c);
   return s;
 }
 
-int main(void) {
-  SRunner *r = srunner_create(suite());
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
-}
+int main(void) { return run_suite(suite()); }

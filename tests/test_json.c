@@ -1,33 +1,10 @@
 /* test_json.c: JSON: what is accepted and refused, options, building, and texts byte for byte as Python's. */
-#include "alloc.h"
-#include "files.h"
+#include "io_suite.h"
 
-#include <check.h>
 #include <locale.h>
 #include <lorikeet/json.h>
 #include <lorikeet/random.h>
 #include <math.h>
-
-static test_allocator heap;
-static lk_ctx *ctx;
-
-static void setup(void) {
-  test_directory();
-  ctx = test_ctx(&heap, 0);
-}
-
-static void teardown(void) {
-  lk_ctx_free(ctx);
-  test_directory_remove();
-  ck_assert_uint_eq(heap.live, 0);
-}
-
-static void expect(lk_status status, const char *words) {
-  const char *message;
-  ck_assert_msg(lk_error(ctx, &message) == status, "want %s, got '%s'", lk_status_name(status), message);
-  ck_assert_msg(strstr(message, words) != NULL, "'%s' should say '%s'", message, words);
-  lk_error_clear(ctx);
-}
 
 static lk_json *parse(const char *text) { return lk_json_parse(ctx, text, strlen(text), "t"); }
 
@@ -409,9 +386,7 @@ END_TEST
 
 static Suite *suite(void) {
   Suite *s = suite_create("json");
-  TCase *c = tcase_create("all");
-  tcase_add_checked_fixture(c, setup, teardown);
-  tcase_set_timeout(c, 60);
+  TCase *c = add_case(s, "all");
   tcase_add_loop_test(c, refuses_malformed_texts, 0, (int)(sizeof malformed / sizeof *malformed));
   tcase_add_test(c, refuses_a_long_duplicate_key);
   tcase_add_test(c, limits_depth);
@@ -427,14 +402,7 @@ static Suite *suite(void) {
   tcase_add_test(c, builds);
   tcase_add_test(c, refuses_to_build);
   tcase_add_test(c, survives_every_failing_allocation);
-  suite_add_tcase(s, c);
   return s;
 }
 
-int main(void) {
-  SRunner *r = srunner_create(suite());
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
-}
+int main(void) { return run_suite(suite()); }

@@ -1,31 +1,7 @@
 /* test_safetensors.c: the reader and the writer of safetensors, above all what they refuse. */
-#include "alloc.h"
-#include "files.h"
+#include "io_suite.h"
 
-#include <check.h>
 #include <lorikeet/io.h>
-
-static test_allocator heap;
-static lk_ctx *ctx;
-
-static void setup(void) {
-  test_directory();
-  ctx = test_ctx(&heap, 0);
-}
-
-static void teardown(void) {
-  lk_ctx_free(ctx);
-  test_directory_remove();
-  ck_assert_uint_eq(heap.live, 0);
-}
-
-/* The context must hold this error, whose sentence has these words; clears it. */
-static void expect(lk_status status, const char *words) {
-  const char *message;
-  ck_assert_msg(lk_error(ctx, &message) == status, "want %s, got '%s'", lk_status_name(status), message);
-  ck_assert_msg(strstr(message, words) != NULL, "'%s' should say '%s'", message, words);
-  lk_error_clear(ctx);
-}
 
 /* A file in memory: the header's length, the header, n bytes of data 0, 1, 2, ...; to be freed. */
 static unsigned char *compose(const char *header, size_t n, size_t *size) {
@@ -468,8 +444,7 @@ END_TEST
 
 static Suite *suite(void) {
   Suite *s = suite_create("safetensors");
-  TCase *c = tcase_create("all");
-  tcase_add_checked_fixture(c, setup, teardown);
+  TCase *c = add_case(s, "all");
   tcase_add_loop_test(c, refuses_malformed_headers, 0, (int)(sizeof malformed / sizeof *malformed));
   tcase_add_test(c, refuses_wrong_lengths);
   tcase_add_test(c, refuses_every_truncation);
@@ -484,14 +459,7 @@ static Suite *suite(void) {
   tcase_add_test(c, refuses_to_write);
   tcase_add_test(c, rewrites_a_file_that_it_reads);
   tcase_add_test(c, survives_every_failing_allocation);
-  suite_add_tcase(s, c);
   return s;
 }
 
-int main(void) {
-  SRunner *r = srunner_create(suite());
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
-}
+int main(void) { return run_suite(suite()); }

@@ -63,7 +63,8 @@ LK_API const char *lk_json_string(lk_ctx *ctx, const lk_json *object, const char
 /* ---- building ---- */
 LK_API lk_json *lk_json_object(lk_ctx *ctx);
 LK_API lk_json *lk_json_array(lk_ctx *ctx);
-/* Sets a key of an object (a new key goes to the end, an old one keeps its place), or with key NULL appends to an array. */
+/* Sets a key of an object (a new key goes to the end, an old one keeps its place); with key NULL: appends to an
+ * array. */
 LK_API lk_status lk_json_set_int(lk_ctx *ctx, lk_json *parent, const char *key, int64_t value);
 LK_API lk_status lk_json_set_real(lk_ctx *ctx, lk_json *parent, const char *key, double value); /* finite */
 LK_API lk_status lk_json_set_bool(lk_ctx *ctx, lk_json *parent, const char *key, int value);

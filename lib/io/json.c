@@ -41,7 +41,8 @@ static void parse_error(lk_ctx *ctx, const char *name, const char *text, size_t 
   char shown[LK_SHOWN];
   enum json_error_code code = json_error_code(e);
   size_t at = e->position > 0 && (size_t)e->position <= length ? (size_t)e->position : 0;
-  if (code == json_error_out_of_memory) lk_fail(ctx, LK_ENOMEM, "%s: out of memory for its JSON values", name);
+  if (code == json_error_out_of_memory || !*e->text) /* Jansson has words for all but this */
+    lk_fail(ctx, LK_ENOMEM, "%s: out of memory for its JSON values", name);
   else if (code == json_error_duplicate_key)
     lk_fail(ctx, LK_EFORMAT, "%s:%d:%d: duplicate key \"%s", name, e->line, e->column, last_string(text, at, shown));
   else lk_fail(ctx, LK_EFORMAT, "%s:%d:%d: %s", name, e->line, e->column, lk_shown(e->text, shown));

@@ -53,7 +53,8 @@ static lk_conv sizes(const lk_call *c) {
 
 static int refuse_options(lk_call *c, const lk_conv *s) {
   for (int d = 0; d < 2; d++)
-    if (s->o.stride[d] < 1 || s->o.dilation[d] < 1 || s->o.padding[d] < 0)
+    if (s->o.stride[d] < 1 || s->o.dilation[d] < 1 || s->o.padding[d] < 0 || s->o.stride[d] > INT32_MAX ||
+        s->o.dilation[d] > INT32_MAX || s->o.padding[d] > INT32_MAX)
       return lk_op_fail(c, LK_EARG, "stride %lld, padding %lld, dilation %lld", (long long)s->o.stride[d],
                         (long long)s->o.padding[d], (long long)s->o.dilation[d]);
   if (s->o.groups < 1 || c->x[1].shape[0] % s->o.groups)

@@ -31,14 +31,13 @@ LK_CLONES static void apply(const job *j, int64_t first, int64_t n, const uint16
 
 static void runs(void *arg, int64_t from, int64_t to, int thread) {
   const job *j = arg;
+  uint64_t draws[RUN / PER_DRAW];
   uint16_t bits[RUN];
   (void)thread;
   for (int64_t r = from; r < to; r++) {
     int64_t first = r * RUN, n = j->n - first < RUN ? j->n - first : RUN;
-    for (int64_t k = 0; k < n; k += PER_DRAW) {
-      uint64_t draw = lk_random_bits(j->key, (uint64_t)((first + k) / PER_DRAW));
-      for (int b = 0; b < PER_DRAW; b++) bits[k + b] = (uint16_t)(draw >> 16 * b);
-    }
+    lk_random_fill(j->key, (uint64_t)(first / PER_DRAW), (n + PER_DRAW - 1) / PER_DRAW, draws);
+    for (int64_t k = 0; k < n; k++) bits[k] = (uint16_t)(draws[k / PER_DRAW] >> 16 * (k % PER_DRAW));
     apply(j, first, n, bits);
   }
 }

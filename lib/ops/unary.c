@@ -3,47 +3,6 @@
 
 /* ---- what the lines below need besides real.h; f32 without calls, so that the loops vectorise ---- */
 
-/* Cephes' logf: x = 2^k m with sqrt(1/2) <= m < sqrt(2), and a polynomial of m - 1. */
-LK_INLINE float log_f32(float x) {
-  union bits {
-    float f;
-    uint32_t i;
-  } up = {x < 1.17549435e-38f ? 8388608.f : 1.f}, m = {x * up.f}; /* lifts subnormal numbers */
-  int32_t k = (int32_t)(m.i - 0x3F3504F3u) >> 23;
-  m.i -= (uint32_t)k << 23;
-  float r = m.f - 1.f, q = r * r, e = (float)(k + 127 - (int32_t)(up.i >> 23));
-  float p = 7.0376836292e-2f;
-  p = p * r - 1.1514610310e-1f;
-  p = p * r + 1.1676998740e-1f;
-  p = p * r - 1.2420140846e-1f;
-  p = p * r + 1.4249322787e-1f;
-  p = p * r - 1.6668057665e-1f;
-  p = p * r + 2.0000714765e-1f;
-  p = p * r - 2.4999993993e-1f;
-  p = p * r + 3.3333331174e-1f;
-  float y = r + (p * r * q + e * -2.12194440e-4f - 0.5f * q) + e * 0.693359375f;
-  /* added, not selected: a selection would keep the loop from being vectorised */
-  float zero = x == 0 ? -(float)INFINITY : 0.f, infinite = x > 3.40282347e38f ? (float)INFINITY : 0.f;
-  float invalid = x >= 0 ? 0.f : (float)NAN;
-  return y + zero + infinite + invalid;
-}
-
-/* ln(1 + e) for 0 <= e <= 1, as 2 artanh(e / (2 + e)): exact for tiny e too. */
-LK_INLINE float log1p_f32(float e) {
-  float s = e / (2.f + e), q = s * s;
-  float p = 1.f / 15;
-  p = p * q + 1.f / 13;
-  p = p * q + 1.f / 11;
-  p = p * q + 1.f / 9;
-  p = p * q + 1.f / 7;
-  p = p * q + 1.f / 5;
-  p = p * q + 1.f / 3;
-  return 2.f * s + 2.f * s * q * p;
-}
-
-#define LOG(x) _Generic((x), float : log_f32, double : log)(x)
-#define LOG1P(x) _Generic((x), float : log1p_f32, double : log1p)(x)
-
 /* What takes more than one expression, once for each type. */
 #define FUNCTIONS(R, type)                                                                                             \
   LK_INLINE R phi_##type(R x) {                                                                                        \
@@ -67,7 +26,7 @@ LK_INLINE float log1p_f32(float e) {
     R slope = (1 + 3 * (R)0.044715 * x * x) * (R)0.79788456080286535588;                                               \
     return (R)0.5 * (1 + t + x * (1 - t * t) * slope);                                                                 \
   }                                                                                                                    \
-  LK_INLINE R softplus_##type(R x) { return (x > 0 ? x : 0) + LOG1P(REXP(x > 0 ? -x : x)); }                           \
+  LK_INLINE R softplus_##type(R x) { return (x > 0 ? x : 0) + RLOG1P(REXP(x > 0 ? -x : x)); }                          \
   /* tanh(ln(1 + e)) = e (e + 2) / (e (e + 2) + 2), e = exp(x); 1 to rounding from 20 on */                            \
   LK_INLINE R mish_tanh_##type(R x) {                                                                                  \
     R e = REXP(x > 20 ? 20 : x), a = e * (e + 2);                                                                      \
@@ -130,7 +89,7 @@ static int map_back(lk_call *c, lk_kernel kernel, uint32_t reads) {
 LK_UNARY(neg,        -x,                                       -1,                              0, -2, 2)
 LK_UNARY(abs,        RABS(x),                                  x > 0 ? 1 : x < 0 ? -1 : 0,      X, -2, 2)
 LK_UNARY(exp,        REXP(x),                                  y,                               Y, -2, 2)
-LK_UNARY(log,        LOG(x),                                   1 / x,                           X, 0.3, 3)
+LK_UNARY(log,        RLOG(x),                                   1 / x,                           X, 0.3, 3)
 LK_UNARY(sqrt,       RSQRT(x),                                 (R)0.5 / y,                      Y, 0.3, 3)
 LK_UNARY(rsqrt,      1 / RSQRT(x),                             (R)-0.5 * y * y * y,             Y, 0.3, 3)
 LK_UNARY(sin,        RSIN(x),                                  RCOS(x),                         X, -4, 4)

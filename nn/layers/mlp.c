@@ -1,9 +1,10 @@
 /* mlp.c: the two-layer perceptron of transformers, and activations by name. */
 #include "layer.h"
 
+#include <stdio.h>
 #include <string.h>
 
-/* HuggingFace's names (transformers/activations.py); its gelu_new, gelu_fast and gelu_pytorch_tanh are one formula. */
+/* HuggingFace's names (transformers/activations.py).  Its tanh forms of gelu differ by less than 1e-12. */
 static const lk_activation activations[] = {
     {"gelu", lk_gelu},           {"gelu_new", lk_gelu_tanh},
     {"gelu_fast", lk_gelu_tanh}, {"gelu_pytorch_tanh", lk_gelu_tanh},

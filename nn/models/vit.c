@@ -4,6 +4,7 @@
 #include "layers/layer.h"
 #include "model.h"
 
+#include <lorikeet/random.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

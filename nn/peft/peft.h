@@ -1,0 +1,89 @@
+/* peft.h: adapter directories: what the formats share.
+ *
+ * A format says how an adapter stands in adapter_config.json; the tensors follow from the adapter itself.  A method
+ * of HuggingFace PEFT is one file here and one line in the table of peft.c; what PEFT cannot hold has our own format. */
+#ifndef LK_PEFT_H
+#define LK_PEFT_H
+#include "model.h"
+
+#include <lorikeet/json.h>
+#include <lorikeet/safetensors.h>
+
+typedef struct lk_peft_format lk_peft_format;
+
+/* A config being read: attach options, and the memory that they point to. */
+typedef struct lk_peft_reading {
+  lk_model *model;
+  lk_ctx *ctx;
+  const lk_json *config;
+  const lk_peft_format *format;
+  lk_attach_options options;
+  char **texts;
+  size_t ntexts, text_capacity;
+  lk_override *overrides;
+  size_t noverrides, override_capacity;
+  int *layers;
+} lk_peft_reading;
+
+typedef enum lk_peft_use {
+  LK_PEFT_USED,  /* read and written by code */
+  LK_PEFT_INERT, /* means nothing to us; written as its default */
+  LK_PEFT_OFF    /* changes what is computed and is not supported: anything but null, false or empty is refused */
+} lk_peft_use;
+
+typedef struct lk_peft_key {
+  const char *key;
+  lk_peft_use use;
+  const char *value; /* JSON that is written unless code sets it; NULL: none */
+} lk_peft_key;
+
+struct lk_peft_format {
+  const char *peft_type;
+  const char *prefix;      /* of tensors' names; behind it the path and our parameter's name */
+  const char *bias_only;   /* the word for biases of adapted layers */
+  const lk_peft_key *keys; /* of its config, besides those of every config; ended by {0} */
+  /* Can it hold this adapter? */
+  int (*fits)(const lk_adapter *a);
+  lk_status (*write_config)(const lk_adapter *a, lk_json *config);
+  lk_status (*read_config)(lk_peft_reading *r);
+};
+
+extern const lk_peft_format lk_peft_lora; /* lora.c */
+extern const lk_peft_format lk_peft_own;  /* own.c: holds every adapter */
+
+/* ---- config.c: what the configs share ---- */
+
+/* Takes over a text of the context's memory until the reading ends; returns it. */
+const char *lk_peft_keep(lk_peft_reading *r, char *text);
+void lk_peft_reading_free(lk_peft_reading *r);
+/* An error: "adapter_config.json: KEY must be WANT, not an integer". */
+lk_status lk_peft_mistyped(lk_ctx *c, const char *key, const char *want, const lk_json *j);
+lk_status lk_peft_override(lk_peft_reading *r, const char *pattern, const char *options);
+/* Refuses keys that must be off and collects a warning about unknown ones. */
+lk_status lk_peft_check_keys(lk_peft_reading *r);
+/* target_modules, exclude_modules, modules_to_save, layers_to_transform, layers_pattern, bias, task_type. */
+lk_status lk_peft_read_common(lk_peft_reading *r);
+lk_status lk_peft_read_layers(lk_peft_reading *r, const lk_json *j, const char *key);
+lk_status lk_peft_read_bias(lk_peft_reading *r);
+
+/* Keys with their defaults, then the same ones as above. */
+lk_status lk_peft_write_defaults(lk_ctx *c, const lk_peft_format *f, lk_json *config);
+lk_status lk_peft_write_common(const lk_adapter *a, const lk_peft_format *f, lk_json *config);
+lk_status lk_peft_write_layers(const lk_adapter *a, lk_json *config, const char *key);
+const char *lk_peft_bias_word(const lk_peft_format *f, lk_bias_mode mode);
+/* The fewest digits that read back to the same number, for a spec. */
+const char *lk_peft_number(double value, char text[32]);
+
+/* ---- targets.c ---- */
+/* target_modules and what narrows it, so that PEFT's rules select exactly the adapted modules. */
+lk_status lk_peft_write_targets(const lk_adapter *a, lk_json *config);
+/* A module path as a regular expression; the caller's. */
+char *lk_peft_escape(lk_ctx *c, const char *path);
+
+/* ---- tensors.c ---- */
+lk_status lk_peft_write_tensors(lk_adapter *a, const lk_peft_format *f, const char *path);
+/* Gives the adapter's parameters the values in the file.  What is missing, unexpected or misshapen is listed in one
+ * error before anything is changed. */
+lk_status lk_peft_read_tensors(lk_adapter *a, const lk_peft_format *f, lk_safetensors *file, const char *path);
+
+#endif
