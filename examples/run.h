@@ -1,51 +1,149 @@
 /* run.h: training and judging an image classifier: what the programs finetune and compare share.
  *
- *   run_options o = run_defaults();          o.adapter = "lora r=8 alpha=16";
- *   run_classifier(model, "vit-small-28", ...), run_data_open(...)
- *   run_prepare(vit, &o);                    attaches the adapter, or sets what trains
- *   run_train(vit, &data, &o, &result);      ends with the parameters that were best on the validation images
- *   run_evaluate(vit, data.test, &o, &score);
- *   run_result_free(&result);
+ *   run_model m;
+ *   run_open(ctx, "vit-small-28", 0, 0, &m);              a preset or a directory
+ *   run_data_open(ctx, &source, m.vit->config.image_size, &data);
+ *   run_prepare(&m, &options);                            attaches the adapter, or says what trains
+ *   run_train(&m, &data, &options, &result);              leaves the parameters that were best on validation images
+ *   run_evaluate(&m, data.test, NULL, &score);
  *
- * As everywhere errors are sticky in the context; nothing here prints, except to options->progress. */
+ * As everywhere, the first error stays in the context; nothing here prints except to options.progress. */
 #ifndef RUN_H
 #define RUN_H
+#include "memory.h"
 #include "options.h"
 
 #include <lorikeet.h>
 #include <signal.h>
 
-/* ---- options ---- */
+/* ---- models ---- */
+
+/* A vision transformer and how pixels become its input: (pixel / 255 - mean) / std per channel. */
+typedef struct run_model {
+  lk_ctx *ctx;
+  lk_model *model;
+  lk_vit *vit;
+  double mean[LK_MAXCHANNELS], std[LK_MAXCHANNELS]; /* HuggingFace's 0.5 unless preprocessor_config.json says so */
+  int fresh;                                        /* a preset: nothing in it has been trained */
+} run_model;
+
+/* The configuration of a directory in HuggingFace's layout or, if there is no such file, of a preset. */
+lk_status run_config(lk_ctx *ctx, const char *name, lk_vit_config *config);
+/* The model itself; classes 0: as many as it has, another number than that: a new head, with a warning.  model_flags:
+ * LK_SHAPES_ONLY or 0.  On error *m is empty. */
+lk_status run_open(lk_ctx *ctx, const char *name, int64_t classes, int model_flags, run_model *m);
+void run_close(run_model *m);
+/* config.json, model.safetensors (merged values if merged) and preprocessor_config.json into a directory. */
+lk_status run_save(run_model *m, const char *directory);
+
+/* ---- data ---- */
+
+typedef struct run_source {
+  const char *directory;           /* with IDX files; NULL: the built-in digits */
+  const char *domain;              /* of the built-in digits: "plain", "inverted+rotated", ... */
+  int64_t train, validation, test; /* images at most; 0: the default */
+  uint64_t seed;                   /* of the choice of training images; validation and test images never change */
+  int test_only;                   /* leave train and validation NULL */
+} run_source;
+
+/* Test images come from files of their own, or are drawn with a seed of their own, and are never used for any choice.
+ * Validation images are held out of the training files before these are limited to source->train. */
+typedef struct run_data {
+  lk_dataset *train, *validation, *test;
+} run_data;
+
+extern const option run_source_options[];  /* for options_parse; the struct is a run_source */
+run_source run_source_defaults(void);
+lk_status run_data_open(lk_ctx *ctx, const run_source *source, int64_t image_size, run_data *data);
+void run_data_close(run_data *data);
+
+/* ---- training ---- */
 
 typedef struct run_options {
-  /* what trains */
-  const char *adapter;         /* a spec; a saved adapter's directory; "full": everything; "probe": the head alone */
+  /* what trains: everything, the head alone, or an adapter and modules_to_save */
+  int full, probe;
+  const char *adapter;         /* a spec, or the directory of a saved adapter; NULL: RUN_ADAPTER */
   const char *targets;         /* patterns; NULL: query and value of every block */
   const char *exclude;         /* patterns, or NULL */
+  const char *layers;          /* numbers of the blocks to adapt, "0,1,5"; NULL: all */
   const char *modules_to_save; /* modules that train whole beside the adapter; NULL: the head; "none" */
-  const char *rank_pattern;    /* "layer.0.*=4,layer.1.*=8", or NULL */
-  const char *alpha_pattern;
-  int bias; /* lk_bias_mode */
-  /* how */
-  int64_t epochs, batch, accumulate; /* accumulate: parts in which a batch is computed */
+  const char *rank_pattern;    /* "layer.0.*=4,layer.1.*=8": another rank where the pattern matches; or NULL */
+  const char *alpha_pattern;   /* the same for alpha */
+  int bias;                    /* lk_bias_mode */
+  /* how: AdamW, cross-entropy */
+  int64_t epochs, batch, accumulate; /* accumulate: number of parts in which each batch is computed */
   double lr;                         /* 0: run_default_lr */
-  double weight_decay, clip, smoothing, warmup; /* warmup: fraction of all steps */
-  double augment;   /* strength of random shifts, turns and sizes of training images; 0: off, 1: as for handwriting */
-  double loraplus;  /* ratio of LoRA+; 0: off */
-  int schedule;     /* lk_schedule_kind */
-  int recompute;    /* lk_vit_recompute */
-  uint64_t seed;    /* of the order of the images; draws and new weights use the context's */
+  double weight_decay, clip, smoothing;
+  double warmup;  /* fraction of all steps */
+  double augment; /* strength of random shifts, turns and sizes of the training images; 0: off */
+  double loraplus; /* ratio of LoRA+; 0: off */
+  int schedule;    /* lk_schedule_kind */
+  int recompute;   /* lk_vit_recompute */
   /* where to */
-  FILE *progress;                     /* NULL: silent */
-  const char *label;                  /* of the progress line; NULL: "train" */
-  const char *dir;                    /* of checkpoint.safetensors, best.safetensors, metrics.jsonl; NULL: none */
-  int64_t save_every;                 /* steps between checkpoints; 0: at the end of each epoch only */
-  int resume;                         /* go on from dir's checkpoint, if there is one */
-  const volatile sig_atomic_t *stop;  /* when it becomes non-zero: finish the step, checkpoint, return; or NULL */
+  FILE *progress;                    /* NULL: silent */
+  const char *label;                 /* of the progress line; NULL: "train" */
+  const char *directory;             /* for checkpoint.safetensors, best.safetensors, metrics.jsonl; NULL: no files */
+  int64_t save_every;                /* steps between checkpoints; 0: only at the end of every epoch */
+  int resume;                        /* go on from the directory's checkpoint if there is one */
+  const volatile sig_atomic_t *stop; /* once non-zero: finish the step, write a checkpoint, return; or NULL */
+  memory *memory;                    /* counter behind the context's allocator, for result.peak_mb; or NULL */
 } run_options;
 
-/* For options_parse: options that are the same in all programs; their place is a run_options. */
-extern const option run_method_options[], run_training_options[];
+#define RUN_ADAPTER "lora r=8 alpha=16"
 
-LK_API run_options run_defaults(void);
+/* For options_parse; the struct is a run_options.  Methods: full ... bias; training: epochs ... recompute. */
+extern const option run_method_options[], run_training_options[];
+run_options run_defaults(void);
+/* "full", "probe", or the adapter's spec. */
+const char *run_method_name(const run_options *o);
+/* What did best on validation images of the built-in digits, for the kind of method. */
+double run_default_lr(const run_options *o);
+
+/* Attaches the adapter as "default" (or loads it), or chooses the base parameters that train.  Once per model. */
+lk_status run_prepare(run_model *m, const run_options *o);
+
+/* What run_prepare attaches, for dry runs and counting.  head: modules_to_save if the options name none; NULL: none. */
+typedef struct run_attachment {
+  lk_attach_options options;
+  lk_override *overrides; /* of which the texts are its own, too */
+  int *layers;
+} run_attachment;
+lk_status run_attachment_new(lk_ctx *ctx, const run_options *o, const char *targets, const char *head,
+                             run_attachment *a);
+void run_attachment_free(lk_ctx *ctx, run_attachment *a);
+/* Targets for a vision transformer if the options name none. */
+const char *run_default_targets(const lk_vit_config *config);
+
+typedef struct run_result {
+  int64_t trainable, parameters; /* elements: trained, and of the base model */
+  int64_t steps;                 /* of the whole run, those before a resume included */
+  int64_t best_step;             /* whose parameters were kept; 0: there were no validation images */
+  double best_accuracy;          /* on the validation images */
+  int64_t nlosses;               /* steps done now */
+  double *losses;                /* [nlosses], one a step */
+  double step_ms;                /* median of the steps done now; NaN: none */
+  double seconds;                /* all of run_train */
+  double step_mb, peak_mb;       /* values and gradients of a step; everything that the context took (NaN: not counted) */
+  int stopped;                   /* by options.stop */
+} run_result;
+
+/* Trains what requires gradients now.  A run that was stopped and resumed gives the same bits as one that was not. */
+lk_status run_train(run_model *m, const run_data *data, const run_options *o, run_result *result);
+void run_result_free(lk_ctx *ctx, run_result *result);
+
+/* ---- judging ---- */
+
+typedef struct run_score {
+  double accuracy; /* 0 .. 1 */
+  double loss;     /* mean cross-entropy */
+} run_score;
+
+typedef struct run_guess {
+  int64_t prediction; /* the most probable class */
+  double probability; /* and its probability */
+} run_guess;
+
+/* The model as it is now, in evaluation mode.  guesses: [d->count], or NULL. */
+lk_status run_evaluate(run_model *m, const lk_dataset *d, run_guess *guesses, run_score *score);
+
 #endif

@@ -1,7 +1,10 @@
 # The public headers.
-include_HEADERS =
+include_HEADERS = \
+  %D%/lorikeet.h
 pkginclude_HEADERS = \
   %D%/lorikeet/adapter.h \
+  %D%/lorikeet/attention.h \
+  %D%/lorikeet/checkpoint.h \
   %D%/lorikeet/conv.h \
   %D%/lorikeet/ctx.h \
   %D%/lorikeet/data.h \

@@ -51,6 +51,10 @@ void *lk_save(lk_call *c, size_t bytes) {
   lk_node *n = &c->tape->nodes[f->id];
   if (c->want) n->redo |= REDO_SAVED;
   if (f->dry) return lk_scratch(c, bytes);
+  if (n->saved || c->op->flags & LK_OP_INPLACE) {
+    lk_op_fail(c, LK_EARG, n->saved ? "lk_save was called twice" : "an op in place must not lk_save");
+    return NULL;
+  }
   n->saved = lk_pool_get(&c->tape->pool, bytes);
   n->saved_size = bytes;
   return n->saved;
@@ -75,13 +79,13 @@ int lk_view_expand(lk_view *v, const lk_view *shape) {
   return changed;
 }
 
-/* Memory of the view's extent, all NaN: stands for what a backward did not declare as read. */
+/* Memory of the view's extent that stands for what a backward did not declare as read: NaN, index 0. */
 static void *hidden(lk_call *c, const lk_view *v) {
   size_t elements = 1;
   for (int d = 0; d < v->ndim; d++) elements += v->shape[d] ? (size_t)((v->shape[d] - 1) * v->stride[d]) : 0;
   size_t bytes = elements * lk_dtype_size(v->dtype);
   void *p = lk_scratch(c, bytes);
-  return p ? memset(p, 0xff, bytes) : NULL;
+  return p ? memset(p, lk_dtype_is_real(v->dtype) ? 0xff : 0, bytes) : NULL;
 }
 
 /* Row-major, in scratch memory if it was not. */
@@ -97,57 +101,84 @@ static int pack(lk_call *c, lk_view *v) {
 }
 
 static int as_declared(lk_tape *t, lk_frame *f, lk_view *v, int readable) {
-  if (!readable) v->p = t->pool.poison && lk_dtype_is_real(v->dtype) ? hidden(&f->c, v) : NULL;
+  if (!readable) v->p = t->pool.poison ? hidden(&f->c, v) : NULL;
   return f->c.op->flags & LK_OP_PACKED ? pack(&f->c, v) : 0;
 }
 
-int lk_frame_bind(lk_tape *t, uint32_t id, lk_frame *f, int back) {
-  lk_node *n = &t->nodes[id];
+/* The inputs, as they lie on the tape, are made what the op wants. */
+static int fit_inputs(lk_tape *t, lk_frame *f, uint32_t readable) {
+  const lk_node *n = &t->nodes[f->id];
+  f->spread = 0;
+  for (int i = 0; i < n->nin; i++) {
+    if (n->op->flags & LK_OP_ELEMENTWISE && lk_view_expand(&f->x[i], &n->v)) f->spread |= LK_X(i);
+    if (as_declared(t, f, &f->x[i], (readable & LK_X(i)) != 0)) return -1;
+  }
+  return 0;
+}
+
+static void init_call(lk_tape *t, lk_frame *f, const lk_node *n) {
   lk_call *c = &f->c;
-  *c = (lk_call){.tape = t, .op = n->op, .nin = n->nin, .x = f->x, .y = &f->y, .gx = f->gx, .gy = &f->gy};
+  c->tape = t;
+  c->op = n->op;
+  c->nin = n->nin;
+  c->x = f->x;
+  c->y = &f->y;
+  c->gx = f->gx;
+  c->gy = &f->gy;
   c->attr = n->attr;
   c->want = n->want;
+  c->fresh = 0;
   c->key = n->key;
   c->threads = t->ctx->threads;
   c->saved = n->saved;
   c->impl = f;
-  f->id = id;
   f->added = 0;
   f->dry = 0;
-  t->where = n->scope;
-  f->y = lk_node_view(t, id);
+}
+
+int lk_frame_bind(lk_tape *t, uint32_t id, lk_frame *f, int back) {
+  const lk_node *n = &t->nodes[id];
   uint32_t reads = back ? n->reads & ~t->hide : UINT32_MAX;
+  init_call(t, f, n);
+  f->id = id;
+  t->where = n->scope;
+  lk_node_view(t, id, &f->y);
   if (back && as_declared(t, f, &f->y, (reads & LK_Y) != 0)) return -1;
+  for (int i = 0; i < n->nin; i++) lk_node_view(t, n->in[i], &f->x[i]);
+  return fit_inputs(t, f, reads);
+}
+
+int lk_frame_versions(lk_tape *t, lk_frame *f, uint32_t inputs) {
+  const lk_node *n = &t->nodes[f->id];
   for (int i = 0; i < n->nin; i++) {
-    f->x[i] = lk_node_view(t, n->in[i]);
-    if (n->op->flags & LK_OP_ELEMENTWISE) lk_view_expand(&f->x[i], &n->v);
-    if (as_declared(t, f, &f->x[i], (reads & LK_X(i)) != 0)) return -1;
+    const lk_node *r = lk_root(t, n->in[i]);
+    if (inputs & LK_X(i) && r->param_seen && r->param_version != r->param->version)
+      return lk_op_fail(&f->c, LK_EARG, "x%d, parameter %s, was changed between forward and backward", i,
+                        r->param->name);
   }
   return 0;
 }
 
 int lk_frame_forward(lk_tape *t, lk_frame *f) {
-  int bad = f->c.op->fwd(&f->c);
+  if (f->c.op->fwd(&f->c)) lk_op_fail(&f->c, LK_EARG, "forward failed and did not say why");
   lk_scratch_release(t);
   t->where = t->cur;
-  return bad || t->ctx->status ? -1 : 0;
+  return t->ctx->status ? -1 : 0;
 }
 
 /* ---- checks before an op runs ---- */
 
 static int check_types(lk_call *c) {
-  const char *types = c->op->types ? c->op->types : "r";
-  size_t last = strlen(types) - 1;
+  const char *kind = c->op->types ? c->op->types : "r";
   int first = -1;
-  for (int i = 0; i < c->nin; i++) {
+  for (int i = 0; i < c->nin; i++, kind += kind[1] != 0) {
     lk_dtype d = c->x[i].dtype;
-    char kind = types[(size_t)i < last ? (size_t)i : last];
-    if (kind == 'r' && !lk_dtype_is_real(d))
+    if (*kind == 'r' && !lk_dtype_is_real(d))
       return lk_op_fail(c, LK_EDTYPE, "x%d is %s, not f32 or f64", i, lk_dtype_name(d));
-    if (kind == 'i' && !lk_dtype_is_index(d))
+    if (*kind == 'i' && !lk_dtype_is_index(d))
       return lk_op_fail(c, LK_EDTYPE, "x%d is %s, not an index (i64 or i32)", i, lk_dtype_name(d));
-    if (kind == 'm' && d != LK_U8) return lk_op_fail(c, LK_EDTYPE, "x%d is %s, not a mask (u8)", i, lk_dtype_name(d));
-    if (kind != 'r') continue;
+    if (*kind == 'm' && d != LK_U8) return lk_op_fail(c, LK_EDTYPE, "x%d is %s, not a mask (u8)", i, lk_dtype_name(d));
+    if (*kind != 'r') continue;
     if (first < 0) first = i;
     else if (d != c->x[first].dtype)
       return lk_op_fail(c, LK_EDTYPE, "x%d is %s and x%d %s", first, lk_dtype_name(c->x[first].dtype), i,
@@ -178,33 +209,41 @@ static int broadcast(lk_call *c) {
   return 0;
 }
 
-/* The recorded node whose backward reads root r, for a message. */
+/* The recorded node that will read root r, in its backward or when it is replayed; for a message. */
 static uint32_t reader_of(lk_tape *t, uint32_t root) {
+  uint32_t user = root;
   for (uint32_t id = root; id < t->n; id++) {
     const lk_node *n = &t->nodes[id];
     if (n->reads & LK_Y && n->root == root) return id;
-    for (int i = 0; i < n->nin; i++)
-      if (n->reads & LK_X(i) && t->nodes[n->in[i]].root == root) return id;
+    for (int i = 0; i < n->nin; i++) {
+      if (t->nodes[n->in[i]].root != root || !n->op->fwd) continue;
+      if (n->reads & LK_X(i)) return id;
+      if (user == root) user = id;
+    }
   }
-  return root;
+  return user;
 }
 
 static int check_inplace(lk_tape *t, lk_call *c, const lk_node *n) {
   char text[600];
   uint32_t root = t->nodes[n->in[0]].root;
   const lk_node *r = &t->nodes[root];
-  const lk_scope *redo = lk_recompute_scope(t);
   if (r->leaf) return lk_op_fail(c, LK_EARG, "x0 is a parameter or borrowed memory: it is not changed in place");
   for (int d = 0; d < c->x[0].ndim; d++)
     if (c->x[0].shape[d] > 1 && !c->x[0].stride[d]) return lk_op_fail(c, LK_EARG, "x0 repeats elements");
+  if (c->op->flags & LK_OP_PACKED && !lk_view_contiguous(&c->x[0])) return lk_op_fail(c, LK_EARG, "x0 has gaps");
   for (int i = 1; i < c->nin; i++)
     if (t->nodes[n->in[i]].root == root) return lk_op_fail(c, LK_EARG, "x0 and x%d share memory", i);
   if (r->lock) {
     lk_node_describe(t, reader_of(t, root), text, sizeof text);
     return lk_op_fail(c, LK_EARG, "x0 cannot be changed: the backward of %s will read it", text);
   }
-  if (redo && root < redo->first) return lk_op_fail(c, LK_EARG, "x0 was made outside the recomputed scope");
-  if (redo && r->used)
+  if (r->needs && !t->nodes[n->in[0]].needs)
+    return lk_op_fail(c, LK_EARG, "x0 has no gradient but shares its memory with a value that has one");
+  if (r->needs && t->no_grad) return lk_op_fail(c, LK_EARG, "x0 has a gradient, which an unrecorded change would cut");
+  if (t->redo && root < t->scopes[t->redo].first)
+    return lk_op_fail(c, LK_EARG, "x0 was made outside the recomputed scope");
+  if (t->redo && r->used)
     return lk_op_fail(c, LK_EARG, "x0 was used before; in a recomputed scope only a value that nobody used is changed");
   return 0;
 }
@@ -213,15 +252,15 @@ static int check_inplace(lk_tape *t, lk_call *c, const lk_node *n) {
 
 /* Looks the inputs up; fills the node's list, what it wants and the frame's views. */
 static int take_inputs(lk_tape *t, lk_frame *f, lk_node *n, const lk_tensor *inputs) {
-  const lk_op *op = n->op;
+  const char *name = n->op->name;
   uint32_t *in = lk_record(t, n->nin * sizeof *in);
   if (!in) return -1;
   n->in = in;
   for (int i = 0; i < n->nin; i++) {
-    const lk_node *x = lk_node_get(t, inputs[i], op->name, i);
+    const lk_node *x = lk_node_get(t, inputs[i], name, i);
     if (!x) return -1;
     in[i] = inputs[i].id;
-    f->x[i] = lk_node_view(t, in[i]);
+    lk_node_view(t, in[i], &f->x[i]);
     if (x->needs && !t->no_grad) n->want |= LK_X(i);
   }
   return check_types(&f->c);
@@ -241,9 +280,9 @@ static int prepare(lk_tape *t, lk_frame *f, lk_node *n) {
   lk_call *c = &f->c;
   f->y.p = NULL;
   c->attr = n->attr;
-  if (op->shape ? op->shape(c) : broadcast(c)) return -1;
+  if (op->shape ? op->shape(c) : broadcast(c)) return lk_op_fail(c, LK_ESHAPE, "these shapes are not allowed");
   if (t->ctx->status) return -1;
-  if (op->flags & LK_OP_STOP || (!op->bwd && !lk_dtype_is_real(f->y.dtype))) n->want = 0;
+  if (op->flags & LK_OP_STOP || !lk_dtype_is_real(f->y.dtype)) n->want = 0;
   n->needs = n->want != 0;
   if (op->flags & LK_OP_INPLACE) {
     if (check_inplace(t, c, n)) return -1;
@@ -258,79 +297,88 @@ static int prepare(lk_tape *t, lk_frame *f, lk_node *n) {
     n->off = (size_t)((char *)f->y.p - t->nodes[n->root].mem);
     return 0;
   }
+  if (!lk_view_contiguous(&f->y)) return lk_op_fail(c, LK_EARG, "its shape function gave the result strides");
   n->size = lk_view_bytes(&f->y);
   n->mem = lk_pool_get(&t->pool, n->size);
+  f->y.p = n->mem;
   return n->mem ? 0 : -1;
 }
 
 /* Pins what the recorded backward will read (in a recomputed scope: what lies outside of it). */
-static void pin_reads(lk_tape *t, uint32_t id) {
-  const lk_scope *redo = lk_recompute_scope(t);
-  lk_node *n = &t->nodes[id];
-  for (int i = 0; i < n->nin; i++) {
-    lk_node *r = lk_root(t, n->in[i]);
-    if (!(n->op->flags & (LK_OP_VIEW | LK_OP_INPLACE))) r->used = 1;
-    if (!(n->reads & LK_X(i))) continue;
-    r->lock = 1;
-    if (!redo || t->nodes[n->in[i]].root < redo->first) lk_node_pin(t, n->in[i]);
-    if (r->param && !r->param_seen) {
+static void pin_reads(lk_tape *t, lk_node *n) {
+  uint32_t first = t->redo ? t->scopes[t->redo].first : UINT32_MAX;
+  int flags = n->op->flags;
+  for (int i = flags & LK_OP_VIEW ? n->nin : 0; i < n->nin; i++) {
+    uint32_t root = t->nodes[n->in[i]].root;
+    lk_node *r = &t->nodes[root];
+    int reads = (n->reads & LK_X(i)) != 0;
+    if (i || !(flags & LK_OP_INPLACE)) r->used = 1;
+    if (reads) r->lock = 1;
+    if (reads && root < first) r->pins++;
+    if (r->param && !r->param_seen && (reads || t->redo)) {
       r->param_seen = 1;
       r->param_version = r->param->version;
     }
   }
   if (!(n->reads & LK_Y)) return;
-  lk_root(t, id)->lock = 1;
-  if (!redo) lk_node_pin(t, id);
+  lk_node *r = &t->nodes[n->root];
+  r->lock = 1;
+  if (!t->redo) r->pins++;
 }
 
 static lk_key draw_key(lk_tape *t) {
-  uint64_t path = t->scopes[t->cur].path;
-  return lk_key_fold(lk_key_fold(t->key, path), lk_tape_count(t, path ^ 0x9e3779b97f4a7c15u));
+  lk_scope *s = &t->scopes[t->cur];
+  return lk_key_fold(lk_key_fold(t->key, s->path), s->draws++);
 }
 
+/* Takes the node that was pushed last off the tape again. */
 static void forget(lk_tape *t, uint32_t id) {
   lk_node *n = &t->nodes[id];
   if (n->saved) lk_pool_put(&t->pool, n->saved, n->saved_size);
+  lk_node_unlist(t, id);
   lk_node_own(t, id, 0);
   n->generation = 0;
-  t->scopes[t->cur].head = n->next;
   t->n--;
 }
 
+/* The number of inputs given, trailing nils left out; -1 if that is not allowed. */
+static int count_inputs(const lk_op *op, int nin, const lk_tensor *inputs) {
+  int least = op->nin < 0 ? 1 : op->nin - op->optional;
+  while (nin > least && op->nin >= 0 && lk_is_nil(inputs[nin - 1])) nin--;
+  return nin < least || nin < 1 || nin > LK_MAXIN || (op->nin >= 0 && nin > op->nin) ? -1 : nin;
+}
+
 lk_tensor lk_apply(lk_tape *t, const lk_op *op, int nin, const lk_tensor *inputs, const void *attr) {
-  if (!t || t->ctx->status) return lk_nil();
   lk_frame f;
-  lk_node n = {.op = op};
-  while (nin > 0 && op->nin >= 0 && nin > op->nin - op->optional && lk_is_nil(inputs[nin - 1])) nin--;
-  if (nin > LK_MAXIN || (op->nin >= 0 && (nin > op->nin || nin < op->nin - op->optional)) || nin < 1) {
+  if (!t || t->ctx->status) return lk_nil();
+  int given = count_inputs(op, nin, inputs);
+  if (given < 0) {
     lk_fail(t->ctx, LK_EARG, "%s: %d inputs", op->name, nin);
     return lk_nil();
   }
-  n.nin = (uint8_t)nin;
-  f.c = (lk_call){.tape = t, .op = op, .x = f.x, .y = &f.y, .nin = nin, .threads = t->ctx->threads};
+  lk_node *n = lk_node_new(t, op);
+  if (!n) return lk_nil();
+  n->nin = (uint8_t)given;
+  init_call(t, &f, n);
   t->where = t->cur;
-  if (take_inputs(t, &f, &n, inputs) || take_attributes(t, &n, attr) || prepare(t, &f, &n)) return lk_nil();
-  if (op->flags & LK_OP_RANDOM) n.key = draw_key(t);
-  lk_tensor y = lk_node_push(t, &n, t->cur);
-  if (lk_is_nil(y)) {
-    if (n.mem) lk_pool_put(&t->pool, n.mem, n.size);
-    return y;
-  }
+  if (take_inputs(t, &f, n, inputs) || take_attributes(t, n, attr) || prepare(t, &f, n)) return lk_nil();
+  if (op->flags & LK_OP_RANDOM) f.c.key = n->key = draw_key(t);
+  lk_tensor y = lk_node_push(t, t->cur);
   if (op->fwd) {
-    int bad = lk_frame_bind(t, y.id, &f, 0);
-    f.dry = !n.want || lk_recompute_scope(t) != NULL;
-    if (bad || lk_frame_forward(t, &f)) {
+    f.id = y.id;
+    f.dry = !n->want || t->redo;
+    if (fit_inputs(t, &f, UINT32_MAX) || lk_frame_forward(t, &f)) {
       lk_scratch_release(t);
       forget(t, y.id);
       return lk_nil();
     }
   }
   if (op->flags & LK_OP_INPLACE) {
-    lk_node *r = lk_root(t, y.id);
-    t->nodes[y.id].version = ++r->changes;
-    r->needs |= n.needs;
+    lk_node *r = &t->nodes[n->root];
+    n->version = ++r->changes;
+    r->needs |= n->needs;
   }
-  pin_reads(t, y.id);
+  pin_reads(t, n);
   return y;
 }
 

@@ -31,25 +31,26 @@ static void drop_gradient(lk_tape *t, lk_node *root) {
   root->grad = NULL;
 }
 
-/* Does any other wanted input share input i's root?  Then writing instead of adding would lose one. */
+/* Does any other wanted input share input i's gradient?  Then writing instead of adding would lose one. */
 static int shared(lk_tape *t, const lk_node *n, int i) {
-  for (int k = 0; k < n->nin; k++)
-    if (k != i && n->want & LK_X(k) && t->nodes[n->in[k]].root == t->nodes[n->in[i]].root) return 1;
+  const lk_node *r = lk_root(t, n->in[i]);
+  for (int k = 0; k < n->nin; k++) {
+    const lk_node *q = lk_root(t, n->in[k]);
+    if (k != i && n->want & LK_X(k) && (q == r || (q->grad && q->grad == r->grad))) return 1;
+  }
   return 0;
 }
 
 /* Where input i's gradient goes, as the op wants it. */
 static int bind_gradient(lk_tape *t, lk_frame *f, const lk_node *n, int i) {
-  int fresh, flags = n->op->flags;
+  int fresh, flags = n->op->flags, spread = (f->spread & LK_X(i)) != 0;
   lk_view *g = &f->gx[i];
   if (!(n->want & LK_X(i))) {
     *g = f->x[i];
     g->p = NULL;
     return 0;
   }
-  const lk_view *x = &t->nodes[n->in[i]].v;
-  int spread = flags & LK_OP_ELEMENTWISE && !lk_view_same_shape(x, &n->v);
-  int packed = flags & LK_OP_PACKED && !lk_view_contiguous(x);
+  int packed = flags & LK_OP_PACKED && !lk_view_contiguous(&t->nodes[n->in[i]].v);
   int may_be_fresh = flags & LK_OP_FRESH && !spread && !packed && !shared(t, n, i);
   if (gradient(t, n->in[i], may_be_fresh, g, &fresh)) return -1;
   if (fresh) f->c.fresh |= LK_X(i);
@@ -63,41 +64,43 @@ static int bind_gradient(lk_tape *t, lk_frame *f, const lk_node *n, int i) {
   return g->p ? 0 : -1;
 }
 
-static lk_status check_versions(lk_tape *t, lk_frame *f, const lk_node *n) {
-  for (int i = 0; i < n->nin; i++) {
-    const lk_node *r = lk_root(t, n->in[i]);
-    if (n->reads & LK_X(i) && r->param_seen && r->param_version != r->param->version)
-      return (lk_status)lk_op_fail(&f->c, LK_EARG, "x%d, parameter %s, was changed between forward and backward", i,
-                                   r->param->name);
-  }
-  return LK_OK;
+/* The gradient of the result, as the op wants it. */
+static int bind_result(lk_tape *t, lk_frame *f, const lk_node *n) {
+  f->gy = n->v;
+  f->gy.p = t->nodes[n->root].grad + n->off;
+  if (!(n->op->flags & LK_OP_PACKED) || lk_view_contiguous(&f->gy)) return 0;
+  lk_view packed;
+  lk_view_init(&packed, f->gy.dtype, f->gy.ndim, f->gy.shape);
+  if (!(packed.p = lk_scratch(&f->c, lk_view_bytes(&packed)))) return -1;
+  lk_view_copy(&packed, &f->gy);
+  f->gy = packed;
+  return 0;
+}
+
+static int call_backward(lk_tape *t, lk_frame *f, const lk_node *n) {
+  if (lk_frame_bind(t, f->id, f, 1) || lk_frame_versions(t, f, n->reads)) return -1;
+  for (int i = 0; i < n->nin; i++)
+    if (bind_gradient(t, f, n, i)) return -1;
+  if (bind_result(t, f, n)) return -1;
+  if (n->op->bwd(&f->c)) return lk_op_fail(&f->c, LK_EARG, "backward failed and did not say why");
+  if (t->ctx->status) return -1;
+  for (int i = 0; i < n->nin && f->added; i++)
+    if (f->added & LK_X(i)) lk_view_add(&f->window[i], &f->gx[i], 1);
+  return 0;
 }
 
 static lk_status step_back(lk_tape *t, uint32_t id) {
   lk_frame f;
   lk_node *n = &t->nodes[id];
-  char text[600];
   if (n->done) {
+    char text[600];
     lk_node_describe(t, id, text, sizeof text);
     return lk_fail(t->ctx, LK_EARG, "backward: went through %s before; add the losses, or go forward again", text);
   }
-  if (lk_frame_bind(t, id, &f, 1) || check_versions(t, &f, n)) goto fail;
-  f.c.fresh = 0;
-  for (int i = 0; i < n->nin; i++)
-    if (bind_gradient(t, &f, n, i)) goto fail;
-  f.gy = n->v;
-  f.gy.p = lk_root(t, id)->grad + n->off;
-  if (n->op->flags & LK_OP_PACKED && !lk_view_contiguous(&f.gy)) {
-    lk_view packed;
-    lk_view_init(&packed, f.gy.dtype, f.gy.ndim, f.gy.shape);
-    if (!(packed.p = lk_scratch(&f.c, lk_view_bytes(&packed)))) goto fail;
-    lk_view_copy(&packed, &f.gy);
-    f.gy = packed;
-  }
-  if (n->op->bwd(&f.c) || t->ctx->status) goto fail;
-  for (int i = 0; i < n->nin; i++)
-    if (f.added & LK_X(i)) lk_view_add(&f.window[i], &f.gx[i], 1);
+  f.id = id;
+  int bad = call_backward(t, &f, n);
   lk_scratch_release(t);
+  if (bad) return lk_error(t->ctx, NULL);
   n->done = 1;
   for (int i = 0; i < n->nin; i++)
     if (n->reads & LK_X(i)) lk_node_unpin(t, n->in[i]);
@@ -105,9 +108,6 @@ static lk_status step_back(lk_tape *t, uint32_t id) {
   if (n->saved) lk_pool_put(&t->pool, n->saved, n->saved_size);
   n->saved = NULL;
   return LK_OK;
-fail:
-  lk_scratch_release(t);
-  return lk_error(t->ctx, NULL);
 }
 
 /* Replays recomputed scope s if a gradient arrived inside. */
@@ -117,13 +117,22 @@ static lk_status replay_if_reached(lk_tape *t, lk_scope *s) {
   return LK_OK;
 }
 
+/* Replays the recomputed scopes that end with node id; *sc - 1 is the last scope not seen yet. */
+static lk_status replay_ending_at(lk_tape *t, uint32_t id, size_t *sc) {
+  for (; *sc > 2; --*sc) {
+    lk_scope *s = &t->scopes[*sc - 1];
+    if (!(s->flags & LK_SCOPE_RECOMPUTE) || s->last > id + 1) continue;
+    if (s->last <= id) return LK_OK;
+    if (replay_if_reached(t, s)) return lk_error(t->ctx, NULL);
+  }
+  return LK_OK;
+}
+
 static lk_status sweep(lk_tape *t, uint32_t from) {
   size_t sc = t->nscope;
   for (uint32_t id = from; id > 0; id--) {
-    while (sc > 2 && (!(t->scopes[sc - 1].flags & LK_SCOPE_RECOMPUTE) || t->scopes[sc - 1].last > id + 1)) sc--;
-    if (sc > 2 && t->scopes[sc - 1].last == id + 1 && replay_if_reached(t, &t->scopes[sc - 1]))
-      return lk_error(t->ctx, NULL);
-    lk_node *n = &t->nodes[id], *r = lk_root(t, id);
+    if (replay_ending_at(t, id, &sc)) return lk_error(t->ctx, NULL);
+    lk_node *n = &t->nodes[id], *r = &t->nodes[n->root];
     if (n->leaf || !r->grad) continue;
     if (n->want && n->op->bwd && step_back(t, id)) return lk_error(t->ctx, NULL);
     if (n->want && !n->op->bwd && !(n->op->flags & LK_OP_VIEW))
@@ -147,8 +156,9 @@ lk_status lk_backward_from(lk_tape *t, lk_tensor y, const void *gy) {
   if (!t) return LK_ENIL;
   lk_node *n = t->ctx->status ? NULL : lk_node_get(t, y, "backward", 0);
   if (!n) return lk_error(t->ctx, NULL);
-  const lk_scope *redo = lk_recompute_scope(t);
-  if (redo) return lk_fail(t->ctx, LK_EARG, "backward: inside the open recomputed scope '%s'", redo->name);
+  if (t->redo)
+    return lk_fail(t->ctx, LK_EARG, "backward: inside the open recomputed scope '%s'", t->scopes[t->redo].name);
+  if (!gy) return lk_fail(t->ctx, LK_ENIL, "backward: there is no cotangent");
   if (!n->needs) return lk_fail(t->ctx, LK_ENOGRAD, "backward: no trainable value leads here");
   int fresh;
   lk_view g, from;

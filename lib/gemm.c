@@ -125,6 +125,10 @@ static int is_large(const product *q) { return lk_gemm_is_large(q->m, q->n, q->k
 
 /* to = b with adjacent columns. */
 static void pack(const product *q, void *to) {
+  if (q->dtype == LK_F32 && q->rsb == 1) {
+    lk_kernel_transpose(q->n, q->k, (const float *)q->b, q->csb, to, q->n);
+    return;
+  }
   LK_REAL(q->dtype, {
     for (int64_t j = 0; j < q->n; j++)
       for (int64_t p = 0; p < q->k; p++) ((R *)to)[p * q->n + j] = ((const R *)q->b)[p * q->rsb + j * q->csb];

@@ -1,6 +1,13 @@
 /* gemm_kernel.c: f32 products that are too small or too thin for BLIS, on AVX-512. */
 #include "gemm_kernel.h"
 
+/* to[j ld + i] = from[i row + j] for i and j in the ranges. */
+static void transpose_plainly(int64_t i0, int64_t i1, int64_t j0, int64_t j1, const float *from, int64_t row, float *to,
+                              int64_t ld) {
+  for (int64_t j = j0; j < j1; j++)
+    for (int64_t i = i0; i < i1; i++) to[j * ld + i] = from[i * row + j];
+}
+
 #if defined __x86_64__ && defined __GNUC__
 #include <immintrin.h>
 
@@ -11,7 +18,7 @@
 #ifdef __clang__
 #define UNROLL _Pragma("unroll")
 #else
-#define UNROLL _Pragma("GCC unroll 12")
+#define UNROLL _Pragma("GCC unroll 16")
 #endif
 
 /* What every tile of one product shares. */
@@ -88,6 +95,35 @@ void lk_kernel_sgemm(int64_t m, int64_t n, int64_t k, float alpha, const float *
   }
 }
 
+/* to[j ld + i] = from[i row + j] for 16 rows of 16: pairs of elements, then of pairs, then of quarters change places. */
+AVX512 static void transpose16(const float *from, int64_t row, float *to, int64_t ld) {
+  __m512 a[16], b[16];
+  UNROLL for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_ps(from + i * row);
+  UNROLL for (int i = 0; i < 16; i += 2) {
+    b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+  }
+  UNROLL for (int i = 0; i < 16; i++) { /* a[4g + j]: columns j, j + 4, j + 8, j + 12 of rows 4g .. 4g + 3 */
+    __m512d low = _mm512_castps_pd(b[i / 4 * 4 + i % 4 / 2]), high = _mm512_castps_pd(b[i / 4 * 4 + i % 4 / 2 + 2]);
+    a[i] = _mm512_castpd_ps(i % 2 ? _mm512_unpackhi_pd(low, high) : _mm512_unpacklo_pd(low, high));
+  }
+  UNROLL for (int i = 0; i < 4; i++) {
+    b[i] = _mm512_shuffle_f32x4(a[i], a[i + 4], 0x88);
+    b[i + 4] = _mm512_shuffle_f32x4(a[i], a[i + 4], 0xdd);
+    b[i + 8] = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0x88);
+    b[i + 12] = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0xdd);
+  }
+  UNROLL for (int i = 0; i < 8; i++) {
+    _mm512_storeu_ps(to + i * ld, _mm512_shuffle_f32x4(b[i], b[i + 8], 0x88));
+    _mm512_storeu_ps(to + (i + 8) * ld, _mm512_shuffle_f32x4(b[i], b[i + 8], 0xdd));
+  }
+}
+
+static void transpose_blocks(int64_t rows, int64_t columns, const float *from, int64_t row, float *to, int64_t ld) {
+  for (int64_t i = 0; i < rows; i += 16)
+    for (int64_t j = 0; j < columns; j += 16) transpose16(from + i * row + j, row, to + j * ld + i, ld);
+}
+
 #else
 
 int lk_kernel_usable(void) { return 0; }
@@ -102,4 +138,15 @@ void lk_kernel_sgemm(int64_t m, int64_t n, int64_t k, float alpha, const float *
     }
 }
 
+static void transpose_blocks(int64_t rows, int64_t columns, const float *from, int64_t row, float *to, int64_t ld) {
+  transpose_plainly(0, rows, 0, columns, from, row, to, ld);
+}
+
 #endif
+
+void lk_kernel_transpose(int64_t rows, int64_t columns, const float *from, int64_t row, float *to, int64_t ld) {
+  int64_t whole_rows = lk_kernel_usable() ? rows - rows % 16 : 0, whole_columns = columns - columns % 16;
+  transpose_blocks(whole_rows, whole_columns, from, row, to, ld);
+  transpose_plainly(0, whole_rows, whole_columns, columns, from, row, to, ld);
+  transpose_plainly(whole_rows, rows, 0, columns, from, row, to, ld);
+}

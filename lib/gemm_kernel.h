@@ -14,5 +14,7 @@ int lk_kernel_usable(void);
  * division of y among threads gives the same bits. */
 void lk_kernel_sgemm(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t rsa, int64_t csa,
                      const float *b, int64_t rsb, float beta, float *y, int64_t rsy);
+/* to [columns, rows] = from [rows, columns] transposed; rows of `from` are `row` elements apart, of `to` ld. */
+void lk_kernel_transpose(int64_t rows, int64_t columns, const float *from, int64_t row, float *to, int64_t ld);
 
 #endif

@@ -24,6 +24,7 @@ core_sources = \
 
 op_sources = \
   %D%/ops/accumulate.c \
+  %D%/ops/attention.c \
   %D%/ops/binary.c \
   %D%/ops/concat.c \
   %D%/ops/conv2d.c \
@@ -57,9 +58,11 @@ op_sources = \
 
 # Code that several ops share.
 op_kernels = \
+  %D%/ops/attention_kernel.c \
   %D%/ops/conv2d_kernel.c \
   %D%/ops/map.c \
   %D%/ops/reduce_axes.c \
+  %D%/ops/attention_kernel.h \
   %D%/ops/conv2d_kernel.h \
   %D%/ops/index.h \
   %D%/ops/linear.h \

@@ -47,12 +47,15 @@ void lk_recompute_close(lk_tape *t, lk_scope *s) {
   }
   while (mark_inputs(t, s)) continue;
   for (uint32_t id = s->first; id < s->last; id++) {
-    const lk_node *n = &t->nodes[id];
-    if (n->redo & REDO_ROOT) t->nodes[id].lock = 1;
-    if (n->redo & REDO_ROOT && lk_is_source(t, id)) lk_node_pin(t, id); /* cannot be made again: stays */
+    lk_node *n = &t->nodes[id];
+    if (n->redo & REDO_ROOT) n->lock = 1;
+    if (lk_is_source(t, id) && !(n->redo & REDO_ROOT)) lk_node_unpin(t, id); /* nobody will need it again */
     if (!runs_again(t, id)) continue;
-    for (int i = 0; i < n->nin; i++)
-      if (!inside(t, s, n->in[i])) lk_node_pin(t, n->in[i]);
+    for (int i = 0; i < n->nin; i++) {
+      if (inside(t, s, n->in[i])) continue;
+      lk_root(t, n->in[i])->lock = 1;
+      lk_node_pin(t, n->in[i]);
+    }
   }
 }
 
@@ -61,7 +64,7 @@ static void pin_readers(lk_tape *t, const lk_scope *s) {
   for (uint32_t id = s->first; id < s->last; id++) {
     const lk_node *n = &t->nodes[id];
     lk_node *r = lk_root(t, id);
-    if (n->root == id && r->redo & REDO_ROOT && r->mem) r->redo |= REDO_THERE;
+    if (n->root == id && r->redo & REDO_ROOT && r->mem && !r->changes) r->redo |= REDO_THERE;
     for (int i = 0; i < n->nin; i++) {
       if (!inside(t, s, n->in[i])) continue;
       if (n->reads & LK_X(i)) lk_node_pin(t, n->in[i]);
@@ -75,7 +78,10 @@ static int run(lk_tape *t, uint32_t id) {
   lk_frame f;
   lk_node *r = lk_root(t, id);
   if (!r->mem && !(r->mem = lk_pool_get(&t->pool, r->size))) return -1;
-  if (lk_frame_bind(t, id, &f, 0)) return -1;
+  if (lk_frame_bind(t, id, &f, 0) || lk_frame_versions(t, &f, UINT32_MAX)) {
+    lk_scratch_release(t);
+    return -1;
+  }
   for (int i = 0; i < f.c.nin; i++) assert(f.x[i].p);
   t->replayed++;
   return lk_frame_forward(t, &f);
@@ -86,7 +92,7 @@ lk_status lk_recompute_replay(lk_tape *t, lk_scope *s) {
   for (uint32_t id = s->first; id < s->last; id++) {
     const lk_node *n = &t->nodes[id];
     lk_node *r = lk_root(t, id);
-    if (lk_is_source(t, id) && n->redo & REDO_ROOT) lk_node_unpin(t, id);
+    if (lk_is_source(t, id) && n->redo & REDO_ROOT) lk_node_unpin(t, id); /* its readers have pinned it */
     if (!runs_again(t, id)) continue;
     if ((!(r->redo & REDO_THERE) || n->redo & REDO_SAVED) && run(t, id)) return lk_error(t->ctx, NULL);
     for (int i = 0; i < n->nin; i++) lk_node_unpin(t, n->in[i]);

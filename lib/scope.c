@@ -2,38 +2,44 @@
 #include "internal.h"
 
 int lk_scopes_reset(lk_tape *t) {
-  size_t before = t->scope_capacity;
-  if (lk_grow(t->ctx, &t->scopes, &t->scope_capacity, 32, sizeof *t->scopes)) return -1;
-  t->pool.allocations += t->scope_capacity != before;
+  if (lk_tape_grow(t, &t->scopes, &t->scope_capacity, 32, sizeof *t->scopes)) return -1;
+  if (lk_tape_grow(t, &t->names, &t->name_capacity, 32, sizeof *t->names)) return -1;
   t->scopes[1] = (lk_scope){.name = "step", .first = 1, .open = 1, .path = 1};
   t->nscope = 2;
+  t->nname = 1;
   t->cur = t->where = 1;
+  t->redo = 0;
   return 0;
 }
 
-lk_scope *lk_recompute_scope(lk_tape *t) {
-  for (uint32_t s = t->cur; s; s = t->scopes[s].parent)
-    if (t->scopes[s].flags & LK_SCOPE_RECOMPUTE) return &t->scopes[s];
-  return NULL;
+/* How often this path was opened in scope s before; there is room for one name more. */
+static uint32_t instance(lk_tape *t, lk_scope *s, uint64_t path) {
+  for (uint32_t i = s->children; i; i = t->names[i].next)
+    if (t->names[i].path == path) return t->names[i].count++;
+  t->names[t->nname] = (lk_scope_name){path, 1, s->children};
+  s->children = (uint32_t)t->nname++;
+  return 0;
 }
 
 uint32_t lk_scope_begin(lk_tape *t, const char *name, int flags) {
-  size_t before = t ? t->scope_capacity : 0;
-  if (!t || lk_grow(t->ctx, &t->scopes, &t->scope_capacity, t->nscope + 1, sizeof *t->scopes)) return 0;
-  t->pool.allocations += t->scope_capacity != before;
-  if (t->no_grad || lk_recompute_scope(t)) flags &= ~LK_SCOPE_RECOMPUTE; /* nested recomputation is flattened */
+  if (!t || lk_tape_grow(t, &t->scopes, &t->scope_capacity, t->nscope + 1, sizeof *t->scopes)) return 0;
+  if (lk_tape_grow(t, &t->names, &t->name_capacity, t->nname + 1, sizeof *t->names)) return 0;
   uint64_t path = lk_hash(t->scopes[t->cur].path, name);
-  t->scopes[t->nscope] = (lk_scope){.name = name,
-                                    .parent = t->cur,
-                                    .first = (uint32_t)t->n,
-                                    .flags = flags,
-                                    .open = 1,
-                                    .no_grad = t->no_grad,
-                                    .path = path + lk_tape_count(t, path),
-                                    .record_span = t->nrecord,
-                                    .record_used = t->record_used};
-  t->cur = t->where = (uint32_t)t->nscope++;
-  return t->cur;
+  uint32_t sc = (uint32_t)t->nscope++, nth = instance(t, &t->scopes[t->cur], path);
+  lk_scope *s = &t->scopes[sc];
+  *s = (lk_scope){.name = name, .parent = t->cur, .open = 1};
+  s->first = (uint32_t)t->n;
+  s->no_grad = t->no_grad;
+  s->path = path + nth;
+  s->nname = t->nname;
+  s->record_span = t->nrecord;
+  s->record_used = t->record_used;
+  if (flags & LK_SCOPE_RECOMPUTE && !t->no_grad && !t->redo) { /* nested recomputation is flattened */
+    s->flags = LK_SCOPE_RECOMPUTE;
+    t->redo = sc;
+  }
+  t->cur = t->where = sc;
+  return sc;
 }
 
 /* Takes nodes >= first out of a scope's list of owned values. */
@@ -80,6 +86,7 @@ static void truncate_scope(lk_tape *t, lk_scope *s, int n, lk_tensor *results) {
     q->nin = 0;
     q->in = NULL;
     q->attr = NULL;
+    q->scope = s->parent;
     if (q->owner) {
       q->next = t->scopes[q->owner].head;
       t->scopes[q->owner].head = to;
@@ -88,59 +95,53 @@ static void truncate_scope(lk_tape *t, lk_scope *s, int n, lk_tensor *results) {
       if (results[i].gen == q->generation) results[i].id = to;
   }
   for (uint32_t id = to; id < t->n; id++) t->nodes[id].generation = 0;
-  t->n = s->last = to;
+  t->n = to;
   if (s->record_span == t->nrecord) t->record_used = s->record_used;
-}
-
-/* Closes what was left open inside; 0 if sc is not open at all. */
-static int close_inner(lk_tape *t, uint32_t sc) {
-  if (sc == 0 || sc >= t->nscope || !t->scopes[sc].open || sc == 1) {
-    lk_fail(t->ctx, LK_EARG, "scope_end without its scope_begin");
-    return 0;
-  }
-  if (sc != t->cur)
-    lk_fail(t->ctx, LK_EARG, "scope '%s' was left open inside '%s'", t->scopes[t->cur].name, t->scopes[sc].name);
-  while (t->cur != sc) {
-    t->scopes[t->cur].open = 0;
-    t->cur = t->scopes[t->cur].parent;
-  }
-  return 1;
+  t->nname = s->nname;
+  t->nscope = (size_t)(s - t->scopes);
 }
 
 /* Results go to the parent, every other value loses its owner. */
-static void hand_over(lk_tape *t, lk_scope *s, uint32_t sc, int n, const lk_tensor *results) {
+static void hand_over(lk_tape *t, lk_scope *s, int n, const lk_tensor *results) {
   for (uint32_t id = s->head, next; id; id = next) {
     int result = 0;
     next = t->nodes[id].next;
-    if (t->nodes[id].owner != sc) continue; /* dropped, or kept elsewhere */
     for (int i = 0; i < n; i++) result |= results[i].id == id;
     lk_node_own(t, id, result ? s->parent : 0);
   }
   s->head = 0;
 }
 
+static void close_current(lk_tape *t, int n, const lk_tensor *results) {
+  uint32_t sc = t->cur;
+  lk_scope *s = &t->scopes[sc];
+  s->last = (uint32_t)t->n;
+  s->open = 0;
+  t->cur = t->where = s->parent;
+  if (t->redo == sc) {
+    t->redo = 0;
+    lk_recompute_close(t, s);
+  }
+  hand_over(t, s, n, results);
+}
+
 lk_status lk_scope_end_n(lk_tape *t, uint32_t sc, int n, lk_tensor *results) {
   if (!t) return LK_ENIL;
-  int bad = n > LK_MAX_RESULTS || !close_inner(t, sc);
-  if (n > LK_MAX_RESULTS) lk_fail(t->ctx, LK_EARG, "scope_end: %d results, at most %d", n, LK_MAX_RESULTS);
-  lk_scope *s = bad ? NULL : &t->scopes[sc];
-  for (int i = 0; i < n && !bad && !t->ctx->status; i++) bad = !lk_node_get(t, results[i], s->name, i);
-  if (s) {
-    s->last = (uint32_t)t->n;
-    s->open = 0;
-    t->cur = t->where = s->parent;
+  if (sc < 2 || sc >= t->nscope || !t->scopes[sc].open) {
+    lk_fail(t->ctx, LK_EARG, "scope_end without its scope_begin");
+  } else {
+    const lk_scope *s = &t->scopes[sc];
+    if (sc != t->cur && t->errors == t->ctx->errors)
+      lk_fail(t->ctx, LK_EARG, "scope '%s' was left open inside '%s'", t->scopes[t->cur].name, s->name);
+    if (n < 0 || n > LK_MAX_RESULTS)
+      lk_fail(t->ctx, LK_EARG, "scope '%s': %d results, at most %d", s->name, n, LK_MAX_RESULTS);
+    for (int i = 0; i < n && !t->ctx->status; i++) lk_node_get(t, results[i], s->name, i);
+    while (t->cur != sc) close_current(t, 0, NULL);
+    close_current(t, t->ctx->status ? 0 : n, results);
+    if (!t->ctx->status && t->no_grad && s->no_grad && !t->redo) truncate_scope(t, &t->scopes[sc], n, results);
   }
-  if (bad || t->ctx->status) {
-    for (int i = 0; i < n; i++) results[i] = lk_nil();
-    return lk_error(t->ctx, NULL);
-  }
-  if (s->flags & LK_SCOPE_RECOMPUTE) lk_recompute_close(t, s);
-  hand_over(t, s, sc, n, results);
-  if (t->no_grad && s->no_grad) {
-    truncate_scope(t, s, n, results);
-    if (sc + 1 == t->nscope) t->nscope--;
-  }
-  return LK_OK;
+  for (int i = 0; i < n && t->ctx->status; i++) results[i] = lk_nil();
+  return lk_error(t->ctx, NULL);
 }
 
 lk_tensor lk_scope_end(lk_tape *t, uint32_t scope, lk_tensor result) {
@@ -149,13 +150,13 @@ lk_tensor lk_scope_end(lk_tape *t, uint32_t scope, lk_tensor result) {
 }
 
 void lk_drop(lk_tape *t, lk_tensor x) {
-  if (t && !t->ctx->status && lk_node_get(t, x, "drop", 0)) lk_node_own(t, x.id, 0);
+  if (!t || t->ctx->status || !lk_node_get(t, x, "drop", 0)) return;
+  lk_node_unlist(t, x.id);
+  lk_node_own(t, x.id, 0);
 }
 
 void lk_keep(lk_tape *t, lk_tensor x) {
   if (!t || t->ctx->status || !lk_node_get(t, x, "keep", 0) || t->nodes[x.id].owner == 1) return;
-  uint32_t *p = &t->scopes[t->nodes[x.id].owner].head;
-  while (*p != x.id) p = &t->nodes[*p].next;
-  *p = t->nodes[x.id].next;
+  lk_node_unlist(t, x.id);
   lk_node_own(t, x.id, 1);
 }

@@ -4,10 +4,12 @@
 nn_sources = \
   %D%/active.c \
   %D%/attach.c \
+  %D%/catalogue.c \
   %D%/compose.c \
   %D%/match.c \
   %D%/merge.c \
   %D%/module.c \
+  %D%/peft.c \
   %D%/saved.c \
   %D%/site.c \
   %D%/spec.c \
@@ -26,7 +28,9 @@ layer_sources = \
 
 model_sources = \
   %D%/models/vit.c \
-  %D%/models/vit_config.c
+  %D%/models/vit_config.c \
+  %D%/models/vit_files.c \
+  %D%/models/vit_parts.h
 
 data_sources = \
   %D%/data/dataset.c \
@@ -40,6 +44,7 @@ data_sources = \
 train_sources = \
   %D%/train/axis.c \
   %D%/train/chart.h \
+  %D%/train/checkpoint.c \
   %D%/train/label.c \
   %D%/train/metrics.c \
   %D%/train/progress.c \

@@ -39,10 +39,10 @@ static char *config_text(const lk_adapter *a, const lk_peft_format *f, const cha
   lk_ctx *c = lk_model_ctx(a->model);
   lk_json *j = lk_json_object(c);
   char *text = NULL;
-  if (j && !lk_peft_write_defaults(c, f, j)) {
+  if (j && !f->write_config(a, j)) {
     lk_json_set_string(c, j, "peft_type", f->peft_type);
     if (base) lk_json_set_string(c, j, "base_model_name_or_path", base);
-    if (!f->write_config(a, j)) text = lk_json_dump(c, j, LK_JSON_SORTED);
+    text = lk_json_dump(c, j, LK_JSON_SORTED);
   }
   lk_json_free(j);
   return text;
@@ -69,18 +69,98 @@ lk_status lk_adapter_save(lk_model *model, const char *name, const char *dir, co
 
 /* ---- loading ---- */
 
-/* The directory itself, or its folder of the adapter's name; the caller's. */
-static char *find_folder(lk_ctx *c, const char *dir, const char *name) {
-  const char *const forms[] = {"%s", "%s/%s"};
-  for (int i = 0; i < 2; i++) {
-    char *folder = i ? lk_sprintf(c, "%s/%s", dir, name) : lk_strdup(c, dir);
-    char *config = folder ? lk_sprintf(c, "%s/" CONFIG, folder) : NULL;
-    int found = lk_file_exists(config);
-    lk_free(c, config);
-    if (found) return folder;
-    lk_free(c, folder);
-  }
-  (void)forms;
-  lk_fail(c, LK_EIO, "adapter_load: there is no " CONFIG " in '%s', nor in its folder '%s'", dir, name);
+/* "<dir>/<name>", or with name NULL dir itself, if there is a config in it; else NULL.  The caller's. */
+static char *folder_with_config(lk_ctx *c, const char *dir, const char *name) {
+  char *folder = lk_sprintf(c, "%s%s%s", dir, name ? "/" : "", name ? name : "");
+  char *config = folder ? lk_sprintf(c, "%s/" CONFIG, folder) : NULL;
+  int found = lk_file_exists(config);
+  lk_free(c, config);
+  if (found) return folder;
+  lk_free(c, folder);
   return NULL;
+}
+
+static char *find_folder(lk_ctx *c, const char *dir, const char *name) {
+  char *folder = folder_with_config(c, dir, NULL);
+  if (!folder) folder = folder_with_config(c, dir, name);
+  if (!folder) lk_fail(c, LK_EIO, "adapter_load: there is no " CONFIG " in '%s', nor in its folder '%s'", dir, name);
+  return folder;
+}
+
+static const lk_peft_format *find_format(lk_ctx *c, const lk_json *config) {
+  const char *type;
+  char known[200] = "";
+  const lk_json *j = lk_json_get(config, "peft_type");
+  if (!lk_json_is_string(j, &type)) {
+    lk_peft_mistyped(c, "peft_type", "a string", j);
+    return NULL;
+  }
+  for (int i = 0; i < FORMATS; i++) {
+    if (!strcmp(formats[i]->peft_type, type)) return formats[i];
+    if (strlen(known) + strlen(formats[i]->peft_type) + 3 > sizeof known) continue;
+    strcat(known, i ? ", " : "");
+    strcat(known, formats[i]->peft_type);
+  }
+  lk_fail(c, LK_EARG, CONFIG ": peft_type %.60s is not supported; %s are", type, known);
+  return NULL;
+}
+
+/* requires_grad of every base parameter, which attaching changes; the caller's. */
+static char *trained_before(lk_model *model) {
+  size_t n = 0;
+  for (lk_param *p = NULL; (p = lk_param_walk(model, p));) n++;
+  char *flags = lk_alloc(lk_model_ctx(model), n + 1);
+  n = 0;
+  for (lk_param *p = NULL; flags && (p = lk_param_walk(model, p));) flags[n++] = (char)p->requires_grad;
+  return flags;
+}
+
+static void undo_attach(lk_model *model, const char *name, const char *flags) {
+  size_t n = 0;
+  lk_detach(model, name);
+  for (lk_param *p = NULL; (p = lk_param_walk(model, p));) p->requires_grad = flags[n++];
+}
+
+/* Attaches what the config says and fills it from the file; or changes nothing. */
+static lk_status attach_and_fill(lk_peft_reading *r, const char *tensor_path) {
+  lk_model *model = r->model;
+  const char *name = r->options.name;
+  lk_safetensors *file = lk_safetensors_open(r->ctx, tensor_path);
+  char *before = file ? trained_before(model) : NULL;
+  if (before && !lk_attach_with(model, &r->options)) {
+    lk_adapter *a = lk_adapter_find(model, name);
+    if (lk_peft_read_tensors(a, r->format, file, tensor_path)) undo_attach(model, name, before);
+  }
+  lk_free(r->ctx, before);
+  lk_safetensors_close(file);
+  return lk_error(r->ctx, NULL);
+}
+
+static lk_status load_folder(lk_peft_reading *r, const char *folder) {
+  lk_ctx *c = r->ctx;
+  char *config_path = lk_sprintf(c, "%s/" CONFIG, folder), *tensor_path = lk_sprintf(c, "%s/" TENSORS, folder);
+  lk_json *config = config_path && tensor_path ? lk_json_read(c, config_path) : NULL;
+  if (config) r->format = find_format(c, config);
+  r->config = config;
+  if (r->format && !lk_peft_check_keys(r) && !r->format->read_config(r)) attach_and_fill(r, tensor_path);
+  lk_peft_reading_free(r);
+  lk_json_free(config);
+  lk_free(c, config_path);
+  lk_free(c, tensor_path);
+  return lk_error(c, NULL);
+}
+
+lk_status lk_adapter_load(lk_model *model, const char *name, const char *dir, int trainable) {
+  if (!model) return LK_ENIL;
+  lk_ctx *c = lk_model_ctx(model);
+  if (!name) name = "default";
+  if (lk_error(c, NULL)) return lk_error(c, NULL);
+  if (!dir) return lk_fail(c, LK_ENIL, "adapter_load: dir is NULL");
+  if (lk_model_shapes_only(model))
+    return lk_fail(c, LK_EARG, "adapter_load: the model has shapes only; there is no place for the values of '%s'", dir);
+  lk_peft_reading r = {.model = model, .ctx = c, .options = {.name = name, .lenient = 1}};
+  char *folder = find_folder(c, dir, name);
+  if (folder && !load_folder(&r, folder)) lk_set_trainable(model, name, trainable);
+  lk_free(c, folder);
+  return lk_error(c, NULL);
 }

@@ -28,9 +28,12 @@ static int item(int kind, const lk_param *p, const lk_stored *s, char *text, siz
   char a[160], b[160];
   lk_view v = {0};
   switch (kind) {
-  case MISSING: return snprintf(text, size, "%s", p->name);
-  case UNEXPECTED: return snprintf(text, size, "%s", s->name);
-  case UNTYPED: return snprintf(text, size, "%s is %s", s->name, s->dtype);
+  case MISSING:
+    return snprintf(text, size, "%s", p->name);
+  case UNEXPECTED:
+    return snprintf(text, size, "%s", s->name);
+  case UNTYPED:
+    return snprintf(text, size, "%s is %s", s->name, s->dtype);
   default:
     v.ndim = s->ndim;
     memcpy(v.shape, s->shape, sizeof v.shape);
@@ -41,7 +44,8 @@ static int item(int kind, const lk_param *p, const lk_stored *s, char *text, siz
 
 /* "9 missing: a, b, ..." behind the text, in at most `room` bytes. */
 static void describe(int kind, const listing *l, char *text, size_t room) {
-  static const char *const what[] = {"missing", "unexpected", "misshapen", "of a type that is not read (F32 and F64 are)"};
+  static const char *const what[] = {"missing", "unexpected", "misshapen",
+                                     "of a type that is not read (F32 and F64 are)"};
   size_t used = strlen(text), end = used + room;
   used += (size_t)snprintf(text + used, room, "%s%d %s: ", used ? "; " : "", l->n, what[kind]);
   for (int i = 0; i < l->n; i++) {

@@ -15,9 +15,14 @@ test_scripts = \
 
 test_headers = \
   %D%/alloc.h \
-  %D%/files.h
+  %D%/files.h \
+  %D%/io_suite.h \
+  %D%/tape.h \
+  %D%/tiny.h \
+  %D%/vit.h
 
-tools =
+tools = \
+  %D%/bench/step
 
 fuzz_driver = %D%/fuzz/driver.c %D%/fuzz/fuzz.h
 fuzzers = \
@@ -35,21 +40,33 @@ EXTRA_DIST += $(test_scripts) $(test_headers) %D%/installcheck.sh %D%/valgrind.s
 
 if HAVE_CHECK
 suites = \
+  %D%/test_core \
   %D%/test_data \
   %D%/test_io \
   %D%/test_json \
+  %D%/test_layers \
   %D%/test_optim \
   %D%/test_optim_class \
   %D%/test_safetensors \
-  %D%/test_tools
+  %D%/test_scopes \
+  %D%/test_story \
+  %D%/test_tools \
+  %D%/test_vit \
+  %D%/test_vit_files
 check_PROGRAMS += $(suites)
+%C%_test_core_LDADD = $(suite_libs)
 %C%_test_data_LDADD = $(suite_libs)
 %C%_test_io_LDADD = $(suite_libs)
 %C%_test_json_LDADD = $(suite_libs)
+%C%_test_layers_LDADD = $(suite_libs)
 %C%_test_optim_LDADD = $(suite_libs)
 %C%_test_optim_class_LDADD = $(suite_libs)
 %C%_test_safetensors_LDADD = $(suite_libs)
+%C%_test_scopes_LDADD = $(suite_libs)
+%C%_test_story_LDADD = $(suite_libs)
 %C%_test_tools_LDADD = $(suite_libs)
+%C%_test_vit_LDADD = $(suite_libs)
+%C%_test_vit_files_LDADD = $(suite_libs)
 suite_libs = liblorikeet.la $(CHECK_LIBS)
 else
 check-local:

@@ -220,10 +220,9 @@ START_TEST(attention_masks) {
 END_TEST
 
 START_TEST(mlp) {
-  static const char *const activations[] = {"gelu",        "gelu_new",   "gelu_fast", "gelu_pytorch_tanh",
-                                            "gelu_python", "quick_gelu", "relu",      "relu2",
-                                            "relu6",       "silu",       "swish",     "mish",
-                                            "sigmoid",     "tanh"};
+  static const char *const activations[] = {
+      "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python", "quick_gelu", "relu", "relu2", "relu6",
+      "silu", "swish",    "mish",      "sigmoid",           "tanh"};
   lk_tensor x = NUMBERS(6, 3, 4);
   for (int i = 0; i < 14; i++) {
     lk_mlp_options o = {.width = 4, .hidden = 7, .activation = activations[i]};
@@ -248,9 +247,15 @@ START_TEST(activation_values) {
   static const struct {
     const char *name;
     double at_one;
-  } known[] = {{"gelu", 0.8413447460685429},      {"gelu_new", 0.8411919906082768}, {"quick_gelu", 0.8457957659328212},
-               {"relu2", 1},                      {"silu", 0.7310585786300049},     {"mish", 0.8650983882673103},
-               {"sigmoid", 0.7310585786300049},   {"tanh", 0.7615941559557649},     {"relu6", 1}};
+  } known[] = {{"gelu", 0.8413447460685429},
+               {"gelu_new", 0.8411919906082768},
+               {"quick_gelu", 0.8457957659328212},
+               {"relu2", 1},
+               {"silu", 0.7310585786300049},
+               {"mish", 0.8650983882673103},
+               {"sigmoid", 0.7310585786300049},
+               {"tanh", 0.7615941559557649},
+               {"relu6", 1}};
   for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
     const lk_activation *a = lk_activation_find(ctx, known[i].name);
     double y = lk_item(t, a->forward(t, lk_scalar(t, LK_F64, 1)));

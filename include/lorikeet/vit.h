@@ -83,7 +83,7 @@ typedef struct lk_vit {
 LK_API lk_vit *lk_vit_new(lk_model *model, const lk_vit_config *config);
 /* images [N, channels, image_size, image_size] -> logits [N, classes]. */
 LK_API lk_tensor lk_vit_forward(lk_vit *vit, lk_tape *t, lk_tensor images);
-LK_API void lk_vit_set_recompute(lk_vit *vit, lk_vit_recompute mode); /* at any time; LK_VIT_KEEP at first */
+LK_API void lk_vit_set_recompute(lk_vit *vit, lk_vit_recompute mode);    /* at any time; LK_VIT_KEEP at first */
 LK_API const char *lk_vit_label(const lk_vit *vit, int64_t class_index); /* from id2label; NULL if there is none */
 
 /* Builds what directory's config.json says and reads its model.safetensors (flags: LK_LOAD_...).  classes: 0, or the

@@ -4,7 +4,9 @@
 
 #include <lorikeet/attention.h>
 #include <lorikeet/op.h>
+#include <lorikeet/ops.h>
 #include <math.h>
+#include <string.h>
 
 #define BLOCK 65536 /* scores of a block: they stay in the second-level cache */
 
@@ -15,8 +17,9 @@ typedef struct job {
   int64_t rows, ld;           /* of a block of scores */
   lk_view mask, gmask;        /* broadcast to [B, H, T, S]; p NULL: none */
   char *lse;
-  char *scratch; /* per thread: k^T, v^T, scores, their gradients, inverse sums */
-  int64_t per_thread;
+  char *scratch;                                              /* per_thread bytes for each thread, with these parts: */
+  int64_t per_thread, at_k, at_kt, at_v, at_vt, at_gk, at_gv; /* of a head */
+  int64_t at_q, at_y, at_scores, at_grads, at_inverse;        /* of a block of queries */
 } job;
 
 /* ---- sizes ---- */
@@ -40,11 +43,16 @@ static int shape(lk_call *c) {
       return lk_op_fail(c, LK_ESHAPE, "the mask does not broadcast to [%lld, %lld, %lld, %lld]", (long long)full[0],
                         (long long)full[1], (long long)full[2], (long long)full[3]);
   }
-  full[3] = v->shape[3];
-  if (lk_view_init(c->y, q->dtype, 4, full)) return lk_op_fail(c, LK_ESHAPE, "the result is too large");
-  c->y->stride[2] = full[1] * full[3]; /* in memory [B, T, H, d]: joining the heads is a view */
-  c->y->stride[1] = full[3];
-  return 0;
+  int64_t n[4] = {full[0], full[2], full[1], v->shape[3]};
+  return lk_view_init(c->y, q->dtype, 4, n) ? lk_op_fail(c, LK_ESHAPE, "the result is too large") : 0;
+}
+
+/* The result [B, T, H, e], or its gradient, as [B, H, T, e]. */
+static lk_view by_head(const lk_view *y) {
+  lk_view r = *y;
+  r.shape[1] = y->shape[2], r.stride[1] = y->stride[2];
+  r.shape[2] = y->shape[1], r.stride[2] = y->stride[1];
+  return r;
 }
 
 static lk_view spread_mask(const lk_view *m, int64_t b, int64_t h, int64_t t, int64_t s) {
@@ -68,6 +76,31 @@ static int64_t block_rows(int64_t t, int64_t ld) {
   return up_to((t + blocks - 1) / blocks, 12);
 }
 
+/* Room for so many elements in each thread's scratch memory. */
+static int64_t part(job *j, int64_t elements) {
+  int64_t start = j->per_thread;
+  j->per_thread += up_to(elements * size_of(j), 64);
+  return start;
+}
+
+static int make_room(job *j, int back) {
+  j->at_kt = part(j, j->d * j->ld);
+  j->at_v = part(j, j->s * j->dv);
+  j->at_q = part(j, j->rows * j->d);
+  j->at_y = part(j, j->rows * j->dv); /* of the result or its gradient */
+  j->at_scores = part(j, j->rows * j->ld);
+  j->at_inverse = part(j, j->rows);
+  if (back) {
+    j->at_vt = part(j, j->dv * j->ld);
+    j->at_k = part(j, j->s * j->d);
+    j->at_gk = part(j, j->s * j->d);
+    j->at_gv = part(j, j->s * j->dv);
+    j->at_grads = part(j, j->rows * j->ld);
+  }
+  j->scratch = lk_scratch(j->c, (size_t)(j->c->threads * j->per_thread));
+  return j->scratch ? 0 : -1;
+}
+
 static int prepare(lk_call *c, job *j, int back) {
   const lk_view *q = &c->x[0], *k = &c->x[1];
   *j = (job){.c = c, .o = *(const lk_attention_options *)c->attr, .heads = q->shape[1], .t = q->shape[2]};
@@ -77,16 +110,17 @@ static int prepare(lk_call *c, job *j, int back) {
   j->rows = block_rows(j->t, j->ld);
   if (c->nin > 3) j->mask = spread_mask(&c->x[3], q->shape[0], j->heads, j->t, j->s);
   if (c->nin > 3 && back) j->gmask = spread_mask(&c->gx[3], q->shape[0], j->heads, j->t, j->s);
-  j->per_thread = up_to(((j->d + j->dv) * j->ld + (back ? 2 : 1) * j->rows * j->ld + j->rows) * size_of(j), 64);
-  j->scratch = lk_scratch(c, (size_t)(c->threads * j->per_thread));
-  return j->scratch ? 0 : -1;
+  return make_room(j, back);
 }
 
 /* ---- one head ---- */
 
 typedef struct head {
-  lk_view q, k, v, y, gq, gk, gv, gmask; /* matrices */
-  char *kt, *vt, *scores, *grads, *inverse, *lse;
+  lk_view q, k, v, y;                         /* matrices of the inputs and of the result or its gradient */
+  lk_view gq, gk, gv, gmask;                  /* where gradients go; p NULL: not wanted */
+  lk_view pq, pk, pkt, pv, pvt, py, pgk, pgv; /* packed */
+  lk_view s, g;                               /* block of scores, its gradient */
+  char *lse, *inverse;
   lk_scores block;
 } head;
 
@@ -103,115 +137,135 @@ static lk_view matrix(const lk_view *v, int64_t b, int64_t h) {
   return r;
 }
 
-static head head_of(const job *j, int64_t i, int thread) {
-  const lk_call *c = j->c;
-  int64_t b = i / j->heads, h = i % j->heads, size = size_of(j);
-  head r = {.q = matrix(&c->x[0], b, h), .k = matrix(&c->x[1], b, h), .v = matrix(&c->x[2], b, h)};
-  r.kt = j->scratch + thread * j->per_thread;
-  r.vt = r.kt + j->d * j->ld * size;
-  r.scores = r.vt + j->dv * j->ld * size;
-  r.inverse = r.scores + j->rows * j->ld * size;
-  r.grads = r.inverse + j->rows * size;
-  r.lse = j->lse + i * j->t * size;
-  r.block =
-      (lk_scores){.dtype = c->y->dtype, .ld = j->ld, .causal = j->o.causal, .dropout = j->o.dropout, .key = c->key};
-  r.block.draws = (uint64_t)(j->s + 3) / 4;
-  r.block.draw = (uint64_t)(i * j->t) * r.block.draws;
-  if (j->mask.p) r.block.mask = matrix(&j->mask, b, h);
-  return r;
-}
-
-/* The block that begins at query `first`. */
-static void move_block(const job *j, head *h, int64_t first) {
-  lk_scores *b = &h->block;
-  b->draw += (uint64_t)(first - b->first) * b->draws;
-  b->first = first;
-  b->rows = j->t - first < j->rows ? j->t - first : j->rows;
-  b->keys = j->o.causal && first + b->rows < j->s ? first + b->rows : j->s;
-}
-
-/* y = beta y + alpha a b for a [m, k], b [k, n] of the given views' first rows. */
-static void multiply(const lk_view *a, int64_t m, int64_t k, const lk_view *b, int64_t n, double alpha, double beta,
-                     const lk_view *y) {
-  lk_gemm_raw(y->dtype, m, n, k, alpha, a->p, a->stride[0], a->stride[1], b->p, b->stride[0], b->stride[1], beta, y->p,
-              y->stride[0], y->stride[1]);
-}
-
-static lk_view from_row(const lk_view *v, int64_t row) {
-  lk_view r = *v;
-  r.p = v->p ? at(v, row * v->stride[0]) : NULL;
-  return r;
-}
-
-static lk_view scores_view(const head *h, void *p) {
-  return (lk_view){p, h->block.dtype, 2, {h->block.rows, h->block.keys}, {h->block.ld, 1}};
+static lk_view packed(const job *j, int thread, int64_t start, int64_t rows, int64_t columns, int64_t ld) {
+  char *p = j->scratch + thread * j->per_thread + start;
+  return (lk_view){p, j->c->y->dtype, 2, {rows, columns}, {ld, 1}};
 }
 
 static lk_view transposed(lk_view v) {
   return (lk_view){v.p, v.dtype, 2, {v.shape[1], v.shape[0]}, {v.stride[1], v.stride[0]}};
 }
 
+static head head_of(const job *j, int64_t i, int thread, int back) {
+  const lk_call *c = j->c;
+  int64_t b = i / j->heads, n = i % j->heads;
+  head h = {.q = matrix(&c->x[0], b, n), .k = matrix(&c->x[1], b, n), .v = matrix(&c->x[2], b, n)};
+  lk_view y = by_head(back ? c->gy : c->y);
+  h.y = matrix(&y, b, n);
+  h.pkt = packed(j, thread, j->at_kt, j->d, j->s, j->ld);
+  h.pv = packed(j, thread, j->at_v, j->s, j->dv, j->dv);
+  h.pq = packed(j, thread, j->at_q, j->rows, j->d, j->d);
+  h.py = packed(j, thread, j->at_y, j->rows, j->dv, j->dv);
+  h.s = packed(j, thread, j->at_scores, j->rows, j->s, j->ld);
+  h.inverse = j->scratch + thread * j->per_thread + j->at_inverse;
+  h.lse = j->lse + i * j->t * size_of(j);
+  h.block =
+      (lk_scores){.dtype = c->y->dtype, .ld = j->ld, .causal = j->o.causal, .dropout = j->o.dropout, .key = c->key};
+  h.block.draws = (uint64_t)(j->s + 3) / 4;
+  h.block.draw = (uint64_t)(i * j->t) * h.block.draws;
+  if (j->mask.p) h.block.mask = matrix(&j->mask, b, n);
+  if (!back) return h;
+  h.gq = matrix(&c->gx[0], b, n);
+  h.gk = matrix(&c->gx[1], b, n);
+  h.gv = matrix(&c->gx[2], b, n);
+  if (j->gmask.p) h.gmask = matrix(&j->gmask, b, n);
+  h.pvt = packed(j, thread, j->at_vt, j->dv, j->s, j->ld);
+  h.pk = packed(j, thread, j->at_k, j->s, j->d, j->d);
+  h.pgk = packed(j, thread, j->at_gk, j->s, j->d, j->d);
+  h.pgv = packed(j, thread, j->at_gv, j->s, j->dv, j->dv);
+  h.g = packed(j, thread, j->at_grads, j->rows, j->s, j->ld);
+  return h;
+}
+
+/* The rows of v that belong to the block. */
+static lk_view rows_of(const lk_scores *b, const lk_view *v) {
+  lk_view r = *v;
+  r.shape[0] = b->rows;
+  r.p = at(v, b->first * v->stride[0]);
+  return r;
+}
+
+/* The block that begins at query `first`: its sizes, and its q packed. */
+static void begin_block(const job *j, head *h, int64_t first) {
+  lk_scores *b = &h->block;
+  b->draw += (uint64_t)(first - b->first) * b->draws;
+  b->first = first;
+  b->rows = j->t - first < j->rows ? j->t - first : j->rows;
+  b->keys = j->o.causal && first + b->rows < j->s ? first + b->rows : j->s;
+  h->s.shape[0] = h->g.shape[0] = h->pq.shape[0] = h->py.shape[0] = b->rows;
+  h->s.shape[1] = h->g.shape[1] = h->pkt.shape[1] = h->pvt.shape[1] = b->keys;
+  h->pk.shape[0] = h->pv.shape[0] = h->pgk.shape[0] = h->pgv.shape[0] = b->keys;
+  lk_view q = rows_of(b, &h->q);
+  lk_scores_pack(&q, h->pq.p);
+}
+
+/* y = beta y + alpha a b */
+static void multiply(const lk_view *a, const lk_view *b, double alpha, double beta, const lk_view *y) {
+  lk_gemm_raw(y->dtype, y->shape[0], y->shape[1], a->shape[1], alpha, a->p, a->stride[0], a->stride[1], b->p,
+              b->stride[0], b->stride[1], beta, y->p, y->stride[0], y->stride[1]);
+}
+
 static void forward_heads(void *arg, int64_t from, int64_t to, int thread) {
   const job *j = arg;
   for (int64_t i = from; i < to; i++) {
-    head h = head_of(j, i, thread);
-    lk_scores *b = &h.block;
-    lk_view kt = {h.kt, b->dtype, 2, {j->d, j->s}, {j->ld, 1}};
-    lk_view y = matrix(j->c->y, i / j->heads, i % j->heads);
-    lk_scores_transpose(&h.k, h.kt, j->ld);
+    head h = head_of(j, i, thread, 0);
+    lk_scores_pack_transposed(&h.k, h.pkt.p, j->ld);
+    lk_scores_pack(&h.v, h.pv.p);
     for (int64_t first = 0; first < j->t; first += j->rows) {
-      move_block(j, &h, first);
-      lk_view q = from_row(&h.q, first), yr = from_row(&y, first), s = scores_view(&h, h.scores);
-      multiply(&q, b->rows, j->d, &kt, b->keys, j->o.scale, 0, &s);
-      lk_scores_softmax(b, h.scores, h.inverse, h.lse + first * size_of(j));
-      multiply(&s, b->rows, b->keys, &h.v, j->dv, 1, 0, &yr);
-      lk_scores_divide(b, yr.p, j->dv, yr.stride[0], h.inverse);
+      begin_block(j, &h, first);
+      lk_view y = rows_of(&h.block, &h.y);
+      multiply(&h.pq, &h.pkt, j->o.scale, 0, &h.s);
+      lk_scores_softmax(&h.block, h.s.p, h.inverse, h.lse + first * size_of(j));
+      multiply(&h.s, &h.pv, 1, 0, &h.py);
+      lk_scores_unpack_scaled(&y, h.py.p, h.inverse);
     }
   }
 }
 
 /* With P = probabilities, D = their gradient = gy v^T and G = P (D - sum(P D)):
- * gv += P^T gy, gq += scale G k, gk += scale G^T q, gmask += G */
-static void backward_block(const job *j, const head *h, const lk_view *gy) {
+ * gv += P^T gy, gq += scale G k, gk += scale G^T q, gmask += G.  gk and gv are summed in scratch memory. */
+static void backward_block(const job *j, head *h) {
   const lk_scores *b = &h->block;
-  lk_view s = scores_view(h, h->scores), g = scores_view(h, h->grads), st = transposed(s), gt = transposed(g);
-  lk_view kt = {h->kt, b->dtype, 2, {j->d, j->s}, {j->ld, 1}}, vt = {h->vt, b->dtype, 2, {j->dv, j->s}, {j->ld, 1}};
-  lk_view q = from_row(&h->q, b->first), gq = from_row(&h->gq, b->first), gmask = from_row(&h->gmask, b->first);
+  lk_view gy = rows_of(b, &h->y), st = transposed(h->s), gt = transposed(h->g);
   const char *lse = h->lse + b->first * size_of(j);
-  multiply(&q, b->rows, j->d, &kt, b->keys, j->o.scale, 0, &s);
+  lk_scores_pack(&gy, h->py.p);
+  multiply(&h->pq, &h->pkt, j->o.scale, 0, &h->s);
   if (h->gq.p || h->gk.p || h->gmask.p) {
-    multiply(gy, b->rows, j->dv, &vt, b->keys, 1, 0, &g);
-    lk_scores_softmax_back(b, h->scores, h->grads, lse);
+    multiply(&h->py, &h->pvt, 1, 0, &h->g);
+    lk_scores_softmax_back(b, h->s.p, h->g.p, lse);
   } else {
-    lk_scores_again(b, h->scores, lse);
+    lk_scores_again(b, h->s.p, lse);
   }
-  if (h->gv.p) multiply(&st, b->keys, b->rows, gy, j->dv, 1, 1, &h->gv);
-  if (h->gq.p) multiply(&g, b->rows, b->keys, &h->k, j->d, j->o.scale, 1, &gq);
-  if (h->gk.p) multiply(&gt, b->keys, b->rows, &q, j->d, j->o.scale, 1, &h->gk);
-  if (!h->gmask.p) return;
-  gmask.shape[0] = b->rows;
-  gmask.shape[1] = b->keys;
-  lk_view_add(&gmask, &g, 1);
+  if (h->gv.p) multiply(&st, &h->py, 1, 1, &h->pgv);
+  if (h->gk.p) multiply(&gt, &h->pq, j->o.scale, 1, &h->pgk);
+  if (h->gq.p) {
+    lk_view gq = rows_of(b, &h->gq), sum = h->pq; /* q is not needed any more */
+    multiply(&h->g, &h->pk, j->o.scale, 0, &sum);
+    lk_scores_unpack_add(&gq, sum.p);
+  }
+  if (h->gmask.p) {
+    lk_view gmask = rows_of(b, &h->gmask);
+    gmask.shape[1] = b->keys;
+    lk_view_add(&gmask, &h->g, 1);
+  }
 }
 
 static void backward_heads(void *arg, int64_t from, int64_t to, int thread) {
   const job *j = arg;
-  const lk_call *c = j->c;
   for (int64_t i = from; i < to; i++) {
-    head h = head_of(j, i, thread);
-    int64_t b = i / j->heads, n = i % j->heads;
-    lk_view gy = matrix(c->gy, b, n);
-    h.gq = matrix(&c->gx[0], b, n);
-    h.gk = matrix(&c->gx[1], b, n);
-    h.gv = matrix(&c->gx[2], b, n);
-    if (j->gmask.p) h.gmask = matrix(&j->gmask, b, n);
-    lk_scores_transpose(&h.k, h.kt, j->ld);
-    if (h.v.p) lk_scores_transpose(&h.v, h.vt, j->ld);
+    head h = head_of(j, i, thread, 1);
+    lk_view gk = h.pgk, gv = h.pgv;
+    lk_scores_pack_transposed(&h.k, h.pkt.p, j->ld);
+    lk_scores_pack(&h.k, h.pk.p);
+    if (h.v.p) lk_scores_pack_transposed(&h.v, h.pvt.p, j->ld);
+    memset(gk.p, 0, lk_view_bytes(&gk));
+    memset(gv.p, 0, lk_view_bytes(&gv));
     for (int64_t first = 0; first < j->t; first += j->rows) {
-      move_block(j, &h, first);
-      lk_view rows = from_row(&gy, first);
-      backward_block(j, &h, &rows);
+      begin_block(j, &h, first);
+      backward_block(j, &h);
     }
+    if (h.gk.p) lk_scores_unpack_add(&h.gk, gk.p);
+    if (h.gv.p) lk_scores_unpack_add(&h.gv, gv.p);
   }
 }
 
@@ -286,8 +340,8 @@ static const lk_case masked_cases[] = {{"2x2x3x2 2x2x4x2 2x2x4x2 2x1x1x4", &plai
 const lk_op lk_op_attention = ATTENTION("attention", "r", cases);
 const lk_op lk_op_masked_attention = ATTENTION("masked_attention", "rrrm", masked_cases);
 
-/* y = softmax(scale q k^T + mask) v: q [B, H, T, d], k [B, H, S, d], v [B, H, S, e], y [B, H, T, e], whose memory is
- * [B, T, H, e], so that lk_transpose(t, y, 1, 2) is row-major.  mask nil, u8 (1: may attend) or of q's dtype (added;
+/* y = softmax(scale q k^T + mask) v: q [B, H, T, d], k [B, H, S, d], v [B, H, S, e], y [B, H, T, e]: a window on memory
+ * [B, T, H, e], so that joining the heads, lk_transpose(t, y, 1, 2) and a reshape, copies nothing.  mask nil, u8 (1: may attend) or of q's dtype (added;
  * differentiable), broadcasting to [B, H, T, S].  A query that may attend to nothing gives zeros.  options NULL: not
  * causal, scale 1 / sqrt(d), no dropout.  Any strides.  Scores exist for a few queries of a head at a time, also in
  * backward, which makes them again. */
@@ -296,5 +350,6 @@ LK_OP lk_tensor lk_attention(lk_tape *t, lk_tensor q, lk_tensor k, lk_tensor v, 
   lk_attention_options o = options ? *options : plain;
   int is_u8 = !lk_is_nil(mask) && lk_dtype_of(t, mask) == LK_U8;
   if (o.dropout > 0 && o.dropout < 1 && !lk_is_training(t)) o.dropout = 0;
-  return lk_apply(t, is_u8 ? &lk_op_masked_attention : &lk_op_attention, 4, (lk_tensor[]){q, k, v, mask}, &o);
+  const lk_op *op = is_u8 ? &lk_op_masked_attention : &lk_op_attention;
+  return lk_transpose(t, lk_apply(t, op, 4, (lk_tensor[]){q, k, v, mask}, &o), 1, 2);
 }

@@ -1,6 +1,7 @@
 /* attention_kernel.c: softmax of score blocks, its gradient, masks and dropout. */
 #include "attention_kernel.h"
 
+#include "gemm_kernel.h"
 #include "real.h"
 #include "rows.h"
 
@@ -56,24 +57,64 @@ static void drop(const lk_scores *b, void *p) {
     }
 }
 
+/* result = term JOINed over i = 0 .. n - 1, n a multiple of LK_LANES, terms of lane i % LK_LANES first. */
+#define FOLD(R, result, JOIN, start, i, n, term)                                                                       \
+  do {                                                                                                                 \
+    R lane_[LK_LANES], half_[8], quarter_[4];                                                                          \
+    for (int l_ = 0; l_ < LK_LANES; l_++) lane_[l_] = (start);                                                         \
+    for (int64_t b_ = 0; b_ < (n); b_ += LK_LANES)                                                                     \
+      for (int l_ = 0; l_ < LK_LANES; l_++) {                                                                          \
+        int64_t i = b_ + l_;                                                                                           \
+        R term_ = (term);                                                                                              \
+        lane_[l_] = JOIN(lane_[l_], term_);                                                                            \
+      }                                                                                                                \
+    for (int l_ = 0; l_ < 8; l_++) half_[l_] = JOIN(lane_[l_], lane_[l_ + 8]);                                         \
+    for (int l_ = 0; l_ < 4; l_++) quarter_[l_] = JOIN(half_[l_], half_[l_ + 4]);                                      \
+    half_[0] = JOIN(quarter_[0], quarter_[2]);                                                                         \
+    half_[1] = JOIN(quarter_[1], quarter_[3]);                                                                         \
+    (result) = JOIN(half_[0], half_[1]);                                                                               \
+  } while (0)
+
+/* exp for x <= 0: lk_fast_exp (real.h) without what only large arguments need. */
+LK_INLINE float exp_down(float x) {
+  union {
+    float f;
+    int32_t i;
+  } n, p;
+  float c = x < -87.f ? -87.f : x;
+  n.f = c * 1.44269504f + 12582912.f;
+  float k = n.f - 12582912.f;
+  float r = c - k * 0.693359375f + k * 2.12194440e-4f;
+  float e = 1.9875691500e-4f;
+  e = e * r + 1.3981999507e-3f;
+  e = e * r + 8.3334519073e-3f;
+  e = e * r + 4.1665795894e-2f;
+  e = e * r + 1.6666665459e-1f;
+  e = e * r + 5.0000001201e-1f;
+  p.f = e * r * r + r + 1.f;
+  p.i += (int32_t)((uint32_t)n.i << 23); /* times 2^k */
+  return x < -87.f ? 0.f : p.f;
+}
+#define EXP_DOWN(x) _Generic((x), float : exp_down, double : exp)(x)
+
+static int64_t whole(int64_t n) { return (n + LK_LANES - 1) / LK_LANES * LK_LANES; }
+
 static LK_CLONES void softmax(const lk_scores *b, void *scores, void *inverses, void *lses) {
+  int64_t keys = whole(b->keys);
   LK_REAL(b->dtype, {
     for (int64_t r = 0; r < b->rows; r++) {
       R *s = (R *)scores + r * b->ld, *inverse = (R *)inverses + r, *lse = (R *)lses + r;
-      int64_t n = visible(b, r);
+      int64_t seen = visible(b, r), n = whole(seen);
       R top, sum;
-      LK_ROW_MAX(R, top, j, n, s[j]);
-      if (top == -(R)INFINITY) { /* nothing to attend to */
-        for (int64_t j = 0; j < b->keys; j++) s[j] = 0;
-        *inverse = 0;
-        *lse = (R)INFINITY;
-        continue;
-      }
-      for (int64_t j = 0; j < n; j++) s[j] = REXP(s[j] - top);
-      for (int64_t j = n; j < b->keys; j++) s[j] = 0;
-      LK_ROW_SUM(R, sum, j, n, s[j]);
-      *inverse = 1 / sum;
-      *lse = top + RLOG(sum);
+      for (int64_t j = seen; j < n; j++) s[j] = -(R)INFINITY;
+      FOLD(R, top, LK_LARGER, -(R)INFINITY, j, n, s[j]);
+      int none = top == -(R)INFINITY; /* nothing to attend to */
+      R from = none ? 0 : top;
+      for (int64_t j = 0; j < n; j++) s[j] = EXP_DOWN(s[j] - from);
+      for (int64_t j = n; j < keys; j++) s[j] = 0;
+      FOLD(R, sum, LK_PLUS, 0, j, n, s[j]);
+      *inverse = none ? 0 : 1 / sum;
+      *lse = none ? (R)INFINITY : top + RLOG(sum);
     }
   });
 }
@@ -85,13 +126,15 @@ void lk_scores_softmax(const lk_scores *b, void *s, void *inverse, void *lse) {
 }
 
 static LK_CLONES void probabilities(const lk_scores *b, void *scores, const void *lses) {
+  int64_t keys = whole(b->keys);
   LK_REAL(b->dtype, {
     for (int64_t r = 0; r < b->rows; r++) {
       R *s = (R *)scores + r * b->ld;
       R lse = ((const R *)lses)[r];
-      int64_t n = visible(b, r);
-      for (int64_t j = 0; j < n; j++) s[j] = REXP(s[j] - lse);
-      for (int64_t j = n; j < b->keys; j++) s[j] = 0;
+      int64_t seen = visible(b, r), n = whole(seen);
+      for (int64_t j = seen; j < n; j++) s[j] = -(R)INFINITY;
+      for (int64_t j = 0; j < n; j++) s[j] = EXP_DOWN(s[j] - lse);
+      for (int64_t j = n; j < keys; j++) s[j] = 0;
     }
   });
 }
@@ -104,13 +147,15 @@ void lk_scores_again(const lk_scores *b, void *s, const void *lse) {
 
 /* dp = p (dp - sum(p dp)) */
 static LK_CLONES void softmax_back(const lk_scores *b, const void *probabilities, void *dps) {
+  int64_t n = whole(b->keys);
   LK_REAL(b->dtype, {
     for (int64_t r = 0; r < b->rows; r++) {
-      const R *p = (const R *)probabilities + r * b->ld;
-      R *dp = (R *)dps + r * b->ld;
+      const R *restrict p = (const R *)probabilities + r * b->ld;
+      R *restrict dp = (R *)dps + r * b->ld;
       R sum;
-      LK_ROW_SUM(R, sum, j, b->keys, p[j] * dp[j]);
-      for (int64_t j = 0; j < b->keys; j++) dp[j] = p[j] * (dp[j] - sum);
+      for (int64_t j = b->keys; j < n; j++) dp[j] = 0;
+      FOLD(R, sum, LK_PLUS, 0, j, n, p[j] * dp[j]);
+      for (int64_t j = 0; j < n; j++) dp[j] = p[j] * (dp[j] - sum);
     }
   });
 }
@@ -123,27 +168,56 @@ void lk_scores_softmax_back(const lk_scores *b, void *s, void *dp, const void *l
   drop(b, s);
 }
 
-LK_CLONES void lk_scores_divide(const lk_scores *b, void *rows, int64_t n, int64_t ld, const void *inverses) {
-  LK_REAL(b->dtype, {
-    for (int64_t r = 0; r < b->rows; r++) {
-      R *y = (R *)rows + r * ld;
-      R inverse = ((const R *)inverses)[r];
-      for (int64_t i = 0; i < n; i++) y[i] *= inverse;
+/* ---- between strided matrices and packed ones ---- */
+
+LK_CLONES void lk_scores_pack(const lk_view *x, void *to) {
+  int64_t n = x->shape[1], step = x->stride[1];
+  LK_REAL(x->dtype, {
+    for (int64_t r = 0; r < x->shape[0]; r++) {
+      const R *from = (const R *)x->p + r * x->stride[0];
+      R *t = (R *)to + r * n;
+      if (step == 1)
+        for (int64_t i = 0; i < n; i++) t[i] = from[i];
+      else
+        for (int64_t i = 0; i < n; i++) t[i] = from[i * step];
     }
   });
 }
 
-/* Sixteen rows at a time: one line of each is read while their columns are written whole. */
-LK_CLONES void lk_scores_transpose(const lk_view *from, void *columns, int64_t ld) {
-  int64_t rows = from->shape[0], n = from->shape[1], row = from->stride[0], step = from->stride[1];
-  LK_REAL(from->dtype, {
-    const R *f = from->p;
-    R *to = columns;
-    int64_t r0 = 0;
-    for (; r0 + 16 <= rows; r0 += 16)
-      for (int64_t i = 0; i < n; i++)
-        for (int64_t r = 0; r < 16; r++) to[i * ld + r0 + r] = f[(r0 + r) * row + i * step];
-    for (; r0 < rows; r0++)
-      for (int64_t i = 0; i < n; i++) to[i * ld + r0] = f[r0 * row + i * step];
+void lk_scores_pack_transposed(const lk_view *x, void *to, int64_t ld) {
+  if (x->dtype == LK_F32 && x->stride[1] == 1) {
+    lk_kernel_transpose(x->shape[0], x->shape[1], x->p, x->stride[0], to, ld);
+    return;
+  }
+  LK_REAL(x->dtype, {
+    for (int64_t r = 0; r < x->shape[0]; r++)
+      for (int64_t i = 0; i < x->shape[1]; i++)
+        ((R *)to)[i * ld + r] = ((const R *)x->p)[r * x->stride[0] + i * x->stride[1]];
+  });
+}
+
+LK_CLONES void lk_scores_unpack_scaled(const lk_view *y, const void *from, const void *inverse) {
+  int64_t n = y->shape[1];
+  LK_REAL(y->dtype, {
+    for (int64_t r = 0; r < y->shape[0]; r++) {
+      const R *restrict f = (const R *)from + r * n;
+      R *restrict to = (R *)y->p + r * y->stride[0];
+      R scale = ((const R *)inverse)[r];
+      for (int64_t i = 0; i < n; i++) to[i] = f[i] * scale;
+    }
+  });
+}
+
+LK_CLONES void lk_scores_unpack_add(const lk_view *y, const void *from) {
+  int64_t n = y->shape[1], step = y->stride[1];
+  LK_REAL(y->dtype, {
+    for (int64_t r = 0; r < y->shape[0]; r++) {
+      const R *restrict f = (const R *)from + r * n;
+      R *restrict to = (R *)y->p + r * y->stride[0];
+      if (step == 1)
+        for (int64_t i = 0; i < n; i++) to[i] += f[i];
+      else
+        for (int64_t i = 0; i < n; i++) to[i * step] += f[i];
+    }
   });
 }

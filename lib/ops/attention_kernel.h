@@ -4,7 +4,8 @@
 #include <lorikeet/random.h>
 #include <lorikeet/tensor.h>
 
-/* Scores of some queries of one head against the first `keys` keys: [rows, keys], rows `ld` elements apart. */
+/* Scores of some queries of one head against the first `keys` keys: [rows, keys], rows `ld` elements apart, a multiple
+ * of LK_LANES (rows.h) in 64-byte aligned memory.  What follows the keys in a row may be overwritten. */
 typedef struct lk_scores {
   lk_dtype dtype;
   int64_t rows, keys, ld;
@@ -24,9 +25,13 @@ void lk_scores_softmax(const lk_scores *b, void *s, void *inverse, void *lse);
 void lk_scores_softmax_back(const lk_scores *b, void *s, void *dp, const void *lse);
 /* s = probabilities (dropout applied): all that a gradient of the values alone needs. */
 void lk_scores_again(const lk_scores *b, void *s, const void *lse);
-/* Rows r of y [rows, n], `ld` apart, times inverse[r]. */
-void lk_scores_divide(const lk_scores *b, void *y, int64_t n, int64_t ld, const void *inverse);
-/* to [columns, ld] = from [rows, columns] transposed; columns beyond `rows` of `to` are not written. */
-void lk_scores_transpose(const lk_view *from, void *to, int64_t ld);
+/* to = the rows of x, [rows, n], one after the other. */
+void lk_scores_pack(const lk_view *x, void *to);
+/* to [n, ld] = x [rows, n] transposed; columns beyond `rows` are not written. */
+void lk_scores_pack_transposed(const lk_view *x, void *to, int64_t ld);
+/* y = rows packed in from, row r times inverse[r] */
+void lk_scores_unpack_scaled(const lk_view *y, const void *from, const void *inverse);
+/* y += rows packed in from */
+void lk_scores_unpack_add(const lk_view *y, const void *from);
 
 #endif

@@ -334,7 +334,7 @@ static const lk_case cases[] = {{"2x3x5x4 2x3x3x2 2", &plain, -1, 1, 0},
                                 {"2x4x3x1 2x2x1x1", &grouped2, -1, 1, 0},
                                 {"2x4x3x2 4x2x1x1 4", &(lk_conv2d_options){.groups = 2}, -1, 1, 0},
                                 {"1x1x9x8 3x1x2x2 3", &plain, -1, 1, 0},
-                                {"0x2x3x3 2x2x2x2", &plain, -1, 1, 0},
+
                                 {0}};
 const lk_op lk_op_conv2d = {.name = "conv2d",
                             .nin = 3,

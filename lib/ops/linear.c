@@ -123,11 +123,10 @@ static uint32_t reads(const lk_call *c) {
 }
 
 static const double one = 1, half = 0.5;
-static const lk_case cases[] = {{"3x4 5x4 5", &one, -1, 1, 0},  {"3x4 5x4", &half, -1, 1, 0},
-                                {"4 5x4 5", &one, -1, 1, 0},    {"2x3x4 2x4 2", &half, -1, 1, 0},
-                                {"4 1x4", &one, -1, 1, 0},      {"2x1x3x2 3x2", &one, -1, 1, 0},
-                                {"2x0 3x0 3", &one, -1, 1, 0},  {"0x2 3x2 3", &one, -1, 1, 0},
-                                {"67x3 2x3 2", &one, -1, 1, 0}, {0}};
+static const lk_case cases[] = {
+    {"3x4 5x4 5", &one, -1, 1, 0},    {"3x4 5x4", &half, -1, 1, 0},   {"4 5x4 5", &one, -1, 1, 0},
+    {"2x3x4 2x4 2", &half, -1, 1, 0}, {"4 1x4", &one, -1, 1, 0},      {"2x1x3x2 3x2", &one, -1, 1, 0},
+    {"2x0 3x0 3", &one, -1, 1, 0},    {"67x3 2x3 2", &one, -1, 1, 0}, {0}};
 const lk_op lk_op_linear = {.name = "linear",
                             .nin = 3,
                             .optional = 1,

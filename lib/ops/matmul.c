@@ -47,17 +47,12 @@ static uint32_t reads(const lk_call *c) {
   return (c->want & LK_X(0) ? LK_X(1) : 0) | (c->want & LK_X(1) ? LK_X(0) : 0);
 }
 
-static const lk_case cases[] = {{"3x4 4x5", NULL, -1, 1, 0},
-                                {"2x3x4 4x5", NULL, -1, 1, 0},
-                                {"3x4 2x4x5", NULL, -1, 1, 0},
-                                {"2x1x3x4 3x4x2", NULL, -1, 1, 0},
-                                {"1x4 4x1", NULL, -1, 1, 0},
-                                {"2x3x1x2 1x3x2x3", NULL, -1, 1, 0},
-                                {"3x2x1 1x1x4", NULL, -1, 1, 0},
-                                {"2x2x17 3x1x17x2", NULL, -1, 1, 0},
-                                {"0x4 4x3", NULL, -1, 1, 0},
-                                {"3x0 0x2", NULL, -1, 1, 0},
-                                {0}};
+static const lk_case cases[] = {{"3x4 4x5", NULL, -1, 1, 0},     {"2x3x4 4x5", NULL, -1, 1, 0},
+                                {"3x4 2x4x5", NULL, -1, 1, 0},   {"2x1x3x4 3x4x2", NULL, -1, 1, 0},
+                                {"1x4 4x1", NULL, -1, 1, 0},     {"2x3x1x2 1x3x2x3", NULL, -1, 1, 0},
+                                {"3x2x1 1x1x4", NULL, -1, 1, 0}, {"2x2x17 3x1x17x2", NULL, -1, 1, 0},
+
+                                {"3x0 0x2", NULL, -1, 1, 0},     {0}};
 const lk_op lk_op_matmul = {.name = "matmul",
                             .nin = 2,
                             .flags = LK_OP_FRESH,

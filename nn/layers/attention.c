@@ -7,7 +7,7 @@ static lk_status check(lk_module *parent, const char *name, const lk_multi_head_
                  parent->path, (long long)o->width, (long long)o->heads);
 }
 
-static const char *or(const char *name, const char *otherwise) { return name ? name : otherwise; }
+static const char * or (const char *name, const char *otherwise) { return name ? name : otherwise; }
 
 lk_attention_layer *lk_attention_new(lk_module *parent, const char *name, const lk_multi_head_options *o) {
   if (parent && check(parent, name, o)) return NULL;
@@ -23,11 +23,11 @@ lk_attention_layer *lk_attention_new(lk_module *parent, const char *name, const 
   if (o->qkv) {
     l->qkv = lk_linear_new(m, o->qkv, o->width, 3 * o->width, flags);
   } else {
-    l->query = lk_linear_new(m, or(o->query, "query"), o->width, o->width, flags);
-    l->key = lk_linear_new(m, or(o->key, "key"), o->width, o->width, flags);
-    l->value = lk_linear_new(m, or(o->value, "value"), o->width, o->width, flags);
+    l->query = lk_linear_new(m, or (o->query, "query"), o->width, o->width, flags);
+    l->key = lk_linear_new(m, or (o->key, "key"), o->width, o->width, flags);
+    l->value = lk_linear_new(m, or (o->value, "value"), o->width, o->width, flags);
   }
-  l->output = lk_linear_new(m, or(o->output, "output"), o->width, o->width, 0);
+  l->output = lk_linear_new(m, or (o->output, "output"), o->width, o->width, 0);
   return lk_error(m->ctx, NULL) ? NULL : l;
 }
 

@@ -1,8 +1,7 @@
 /* vit.c: the vision transformer: its modules, their initial values, the forward pass. */
-#include "models/vit_parts.h"
-
 #include "layers/layer.h"
 #include "model.h"
+#include "models/vit_parts.h"
 
 #include <lorikeet/random.h>
 #include <math.h>
@@ -183,8 +182,8 @@ static int check_images(const lk_vit *v, lk_tape *t, lk_tensor images) {
   lk_view x;
   if (lk_get(t, images, &x)) return -1;
   if (x.ndim == 4 && x.shape[1] == c->channels && x.shape[2] == c->image_size && x.shape[3] == c->image_size) return 0;
-  lk_fail(v->module.ctx, LK_ESHAPE, "vit: the images are %s, should be [N, %lld, %lld, %lld]", lk_view_format(&x, shape),
-          (long long)c->channels, (long long)c->image_size, (long long)c->image_size);
+  lk_fail(v->module.ctx, LK_ESHAPE, "vit: the images are %s, should be [N, %lld, %lld, %lld]",
+          lk_view_format(&x, shape), (long long)c->channels, (long long)c->image_size, (long long)c->image_size);
   return -1;
 }
 

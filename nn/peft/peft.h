@@ -66,8 +66,7 @@ lk_status lk_peft_read_common(lk_peft_reading *r);
 lk_status lk_peft_read_layers(lk_peft_reading *r, const lk_json *j, const char *key);
 lk_status lk_peft_read_bias(lk_peft_reading *r);
 
-/* Keys with their defaults, then the same ones as above. */
-lk_status lk_peft_write_defaults(lk_ctx *c, const lk_peft_format *f, lk_json *config);
+/* Every key as its default, then the same ones as above. */
 lk_status lk_peft_write_common(const lk_adapter *a, const lk_peft_format *f, lk_json *config);
 lk_status lk_peft_write_layers(const lk_adapter *a, lk_json *config, const char *key);
 const char *lk_peft_bias_word(const lk_peft_format *f, lk_bias_mode mode);

@@ -19,7 +19,7 @@ torch.manual_seed(7)
 config = ViTConfig(hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=37, image_size=15,
                    patch_size=5, num_channels=2, num_labels=3, layer_norm_eps=1e-6,
                    id2label={0: "ant", 1: "bee", 2: "cat"}, label2id={"ant": 0, "bee": 1, "cat": 2},
-                   attn_implementation="eager")
+                   attn_implementation="sdpa")  # eager rounds softmax to f32
 model = ViTForImageClassification(config).eval()
 with torch.no_grad():
     for p in model.parameters():  # no zero bias, no unit norm

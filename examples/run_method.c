@@ -1,0 +1,163 @@
+/* run_method.c: what trains: everything, the head, or an adapter; and the options that say so. */
+#include "run.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PLACE(name) offsetof(run_options, name)
+
+const option run_method_options[] = {
+    {"adapter", OPTION_TEXT, PLACE(adapter), 0, 0, "SPEC", "what to train, as \"lora r=8 | magnitude\", or the directory of a saved adapter"},
+    {"full", OPTION_FLAG, PLACE(full), 0, 0, NULL, "train everything instead"},
+    {"probe", OPTION_FLAG, PLACE(probe), 0, 0, NULL, "train the head alone instead"},
+    {"targets", OPTION_TEXT, PLACE(targets), 0, 0, "PATTERNS", "layers to adapt: names, * and ?, all-linear, or re:REGEX [query,value]"},
+    {"exclude", OPTION_TEXT, PLACE(exclude), 0, 0, "PATTERNS", "layers to leave out"},
+    {"layers", OPTION_TEXT, PLACE(layers), 0, 0, "NUMBERS", "blocks to adapt, as 0,1,5 [all]"},
+    {"rank-pattern", OPTION_TEXT, PLACE(rank_pattern), 0, 0, "LIST", "other ranks, as layer.0.*=4,layer.1.*=8"},
+    {"alpha-pattern", OPTION_TEXT, PLACE(alpha_pattern), 0, 0, "LIST", "the same for alpha"},
+    {"modules-to-save", OPTION_TEXT, PLACE(modules_to_save), 0, 0, "NAMES", "modules that train whole beside the adapter, or none [the head]"},
+    {"bias", OPTION_WORD, PLACE(bias), 0, 0, "none|adapted|all", "biases that train beside the adapter"},
+    {0}};
+
+const option run_training_options[] = {
+    {"epochs", OPTION_INT, PLACE(epochs), 0, 1e6, "N", "passes over the training images"},
+    {"batch", OPTION_INT, PLACE(batch), 1, 1e6, "N", "images a step"},
+    {"accumulate", OPTION_INT, PLACE(accumulate), 1, 1e6, "N", "compute each batch in N parts: the same step in less memory"},
+    {"lr", OPTION_REAL, PLACE(lr), 0, 1e6, "X", "learning rate; 0: tuned for the method"},
+    {"schedule", OPTION_WORD, PLACE(schedule), 0, 0, "constant|linear|cosine", "course of the learning rate"},
+    {"warmup", OPTION_REAL, PLACE(warmup), 0, 1, "X", "part of all steps in which it rises"},
+    {"weight-decay", OPTION_REAL, PLACE(weight_decay), 0, 1e6, "X", "AdamW's"},
+    {"clip", OPTION_REAL, PLACE(clip), 0, 1e30, "X", "largest norm of all gradients together; 0: no limit"},
+    {"smoothing", OPTION_REAL, PLACE(smoothing), 0, 1, "X", "label smoothing"},
+    {"augment", OPTION_REAL, PLACE(augment), 0, 5, "X", "strength of random shifts, turns and sizes; 0: none"},
+    {"loraplus", OPTION_REAL, PLACE(loraplus), 0, 1e6, "X", "LoRA+: learning rate of B over that of A; 0: off"},
+    {"recompute", OPTION_WORD, PLACE(recompute), 0, 0, "none|parts|blocks", "compute again in backward instead of keeping"},
+    {0}};
+
+run_options run_defaults(void) {
+  return (run_options){.epochs = 10,
+                       .batch = 32,
+                       .accumulate = 1,
+                       .schedule = LK_SCHEDULE_COSINE,
+                       .warmup = .1,
+                       .weight_decay = .01,
+                       .clip = 1};
+}
+
+const char *run_method_name(const run_options *o) {
+  return o->full ? "full" : o->probe ? "probe" : o->adapter ? o->adapter : RUN_ADAPTER;
+}
+
+double run_default_lr(const run_options *o) {
+  static const struct {
+    const char *word;
+    double lr;
+  } tuned[] = {{"full", 1e-3}, {"probe", 1e-2}, {"lora", 5e-3}, {"bias", 1e-2}};
+  const char *name = run_method_name(o);
+  for (size_t i = 0; i < sizeof tuned / sizeof *tuned; i++)
+    if (strstr(name, tuned[i].word)) return tuned[i].lr;
+  return 5e-3;
+}
+
+const char *run_default_targets(const lk_vit_config *config) { return config->fused_qkv ? "qkv" : "query,value"; }
+
+/* ---- attaching ---- */
+
+/* The next of "a,b,c": its length; *at moves behind its comma. */
+static size_t next_item(const char **at, const char **item) {
+  size_t n = strcspn(*at, ",");
+  *item = *at;
+  *at += n + ((*at)[n] == ',');
+  return n;
+}
+
+/* "pattern=4,pattern=8" to overrides "r=4", "r=8". */
+static lk_status read_pattern_list(lk_ctx *ctx, const char *list, const char *key, run_attachment *a) {
+  const char *item;
+  for (size_t n; list && *list;) {
+    n = next_item(&list, &item);
+    const char *equals = memchr(item, '=', n);
+    if (!equals || equals == item)
+      return lk_fail(ctx, LK_EARG, "'%.*s' is not PATTERN=NUMBER, as a pattern for %s must be", (int)n, item, key);
+    lk_override *o = &a->overrides[a->options.noverrides++];
+    o->pattern = lk_strndup(ctx, item, (size_t)(equals - item));
+    o->options = lk_sprintf(ctx, "%s%.*s", key, (int)(item + n - equals), equals);
+  }
+  return lk_error(ctx, NULL);
+}
+
+static lk_status read_layers(lk_ctx *ctx, const char *list, run_attachment *a) {
+  const char *item;
+  while (list && *list) {
+    char *end;
+    size_t n = next_item(&list, &item);
+    long number = strtol(item, &end, 10);
+    if (end != item + n || !n || number < 0 || number > 1 << 20)
+      return lk_fail(ctx, LK_EARG, "'%.*s' is not the number of a layer", (int)n, item);
+    a->layers[a->options.nlayers++] = (int)number;
+  }
+  return LK_OK;
+}
+
+static size_t items(const char *list) {
+  size_t n = list != NULL;
+  for (; list && *list; list++) n += *list == ',';
+  return n;
+}
+
+lk_status run_attachment_new(lk_ctx *ctx, const run_options *o, const char *targets, const char *head,
+                             run_attachment *a) {
+  const char *saved = o->modules_to_save ? o->modules_to_save : head;
+  *a = (run_attachment){.options = {.spec = o->adapter ? o->adapter : RUN_ADAPTER,
+                                    .targets = o->targets ? o->targets : targets,
+                                    .exclude = o->exclude,
+                                    .modules_to_save = saved && strcmp(saved, "none") != 0 ? saved : NULL,
+                                    .bias = (lk_bias_mode)o->bias}};
+  a->overrides = lk_alloc_array(ctx, items(o->rank_pattern) + items(o->alpha_pattern) + 1, sizeof *a->overrides);
+  a->layers = lk_alloc_array(ctx, items(o->layers) + 1, sizeof *a->layers);
+  if (a->overrides && a->layers) {
+    read_pattern_list(ctx, o->rank_pattern, "r", a);
+    read_pattern_list(ctx, o->alpha_pattern, "alpha", a);
+    read_layers(ctx, o->layers, a);
+  }
+  a->options.overrides = a->overrides;
+  a->options.layers = a->layers;
+  if (lk_error(ctx, NULL)) run_attachment_free(ctx, a);
+  return lk_error(ctx, NULL);
+}
+
+void run_attachment_free(lk_ctx *ctx, run_attachment *a) {
+  for (int i = 0; i < a->options.noverrides; i++) {
+    lk_free(ctx, (void *)a->overrides[i].pattern);
+    lk_free(ctx, (void *)a->overrides[i].options);
+  }
+  lk_free(ctx, a->overrides);
+  lk_free(ctx, a->layers);
+  *a = (run_attachment){0};
+}
+
+/* ---- preparing ---- */
+
+static int is_saved_adapter(lk_ctx *ctx, const char *adapter) {
+  char *path = lk_sprintf(ctx, "%s/adapter_config.json", adapter);
+  int there = path && lk_file_exists(path);
+  lk_free(ctx, path);
+  return there;
+}
+
+lk_status run_prepare(run_model *m, const run_options *o) {
+  run_attachment a;
+  lk_module *head = &m->vit->head->module;
+  if (o->full + o->probe + (o->adapter != NULL) > 1)
+    return lk_fail(m->ctx, LK_EARG, "--full, --probe and --adapter exclude each other");
+  lk_vit_set_recompute(m->vit, (lk_vit_recompute)o->recompute);
+  lk_set_requires_grad(lk_model_root(m->model), o->full);
+  if (o->probe) lk_set_requires_grad(head, 1);
+  if (o->full || o->probe) return LK_OK;
+  if (o->adapter && is_saved_adapter(m->ctx, o->adapter)) return lk_adapter_load(m->model, "default", o->adapter, 1);
+  if (!run_attachment_new(m->ctx, o, run_default_targets(&m->vit->config), head->path, &a))
+    lk_attach_with(m->model, &a.options);
+  run_attachment_free(m->ctx, &a);
+  return lk_error(m->ctx, NULL);
+}

@@ -1,0 +1,63 @@
+/* run_resume.c: what makes two training runs the same run. */
+#include "run_resume.h"
+
+#include <string.h>
+
+/* FNV-1a of pixels and labels. */
+static uint64_t fingerprint(const lk_dataset *d) {
+  uint64_t hash = 0xcbf29ce484222325;
+  for (int64_t i = 0; i < d->count; i++) hash = (hash ^ (uint64_t)d->labels[i]) * 0x100000001b3;
+  for (int64_t i = 0, n = d->count * d->channels * d->height * d->width; i < n; i++)
+    hash = (hash ^ d->pixels[i]) * 0x100000001b3;
+  return hash;
+}
+
+static const char *text(const char *s) { return s ? s : ""; }
+
+char *run_note(lk_ctx *ctx, const run_options *o, const lk_dataset *train) {
+  return lk_sprintf(ctx,
+                    "method=%s; targets=%s; exclude=%s; layers=%s; rank-pattern=%s; alpha-pattern=%s; "
+                    "modules-to-save=%s; bias=%d; epochs=%lld; batch=%lld; accumulate=%lld; lr=%.17g; schedule=%d; "
+                    "warmup=%.17g; weight-decay=%.17g; clip=%.17g; smoothing=%.17g; augment=%.17g; loraplus=%.17g; "
+                    "images=%lld with checksum %016llx",
+                    run_method_name(o), text(o->targets), text(o->exclude), text(o->layers), text(o->rank_pattern),
+                    text(o->alpha_pattern), text(o->modules_to_save), o->bias, (long long)o->epochs,
+                    (long long)o->batch, (long long)o->accumulate, run_lr(o), o->schedule, o->warmup, o->weight_decay,
+                    o->clip, o->smoothing, o->augment, o->loraplus, (long long)train->count,
+                    (unsigned long long)fingerprint(train));
+}
+
+lk_status run_check_note(lk_ctx *ctx, const char *checkpoint, const char *note) {
+  lk_safetensors *f = lk_safetensors_open(ctx, checkpoint);
+  if (!f) return lk_error(ctx, NULL);
+  const char *was = lk_safetensors_metadata(f, "note"), *is = note;
+  for (; was; was += 2, is += 2) { /* item by item */
+    size_t n = strcspn(was, ";"), k = strcspn(is, ";");
+    if (n != k || strncmp(was, is, n) != 0) {
+      lk_fail(ctx, LK_EARG, "%s is of a run with %.*s, not %.*s", checkpoint, (int)n, was, (int)k, is);
+      break;
+    }
+    if (!was[n] || !is[k]) break;
+    was += n;
+    is += k;
+  }
+  lk_safetensors_close(f);
+  return lk_error(ctx, NULL);
+}
+
+lk_status run_cut_metrics(lk_ctx *ctx, const char *path, int64_t step) {
+  size_t length;
+  if (!lk_file_exists(path)) return LK_OK;
+  char *all = lk_file_read_text(ctx, path, LK_JSON_MAX_BYTES, &length);
+  lk_writer *w = all ? lk_writer_open(ctx, path) : NULL;
+  for (char *line = all, *end; w && (end = strchr(line, '\n')); line = end + 1) {
+    lk_json *j = lk_json_parse(ctx, line, (size_t)(end - line), path);
+    int keep = j && lk_json_int(ctx, j, "step", 0) <= step;
+    lk_json_free(j);
+    if (!keep) break;
+    lk_write(w, line, (size_t)(end - line) + 1);
+  }
+  if (w) lk_writer_commit(w);
+  lk_free(ctx, all);
+  return lk_error(ctx, NULL);
+}
