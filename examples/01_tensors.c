@@ -47,7 +47,8 @@ static void look_through_views(lk_tape *t) {
   show(t, "last column", last);
   if (lk_get(t, x, &whole) || lk_get(t, xt, &flipped) || lk_get(t, last, &column)) return;
   printf("  strides: x (%d, %d), x^T (%d, %d); the column starts %d elements into x\n", (int)whole.stride[0],
-         (int)whole.stride[1], (int)flipped.stride[0], (int)flipped.stride[1], (int)((float *)column.p - (float *)whole.p));
+         (int)whole.stride[1], (int)flipped.stride[0], (int)flipped.stride[1],
+         (int)((float *)column.p - (float *)whole.p));
   if (flipped.p != whole.p || column.p != (float *)whole.p + 2)
     lk_fail(lk_tape_ctx(t), LK_EARG, "a transpose and a slice should share the memory of x");
 }

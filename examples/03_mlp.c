@@ -16,8 +16,11 @@ typedef struct mlp {
 
 static mlp mlp_new(lk_model *model) {
   lk_module *root = lk_model_root(model);
-  return (mlp){lk_linear_new(root, "in", 2, WIDTH, 0), lk_linear_new(root, "hidden", WIDTH, WIDTH, 0),
-               lk_linear_new(root, "out", WIDTH, 2, 0)};
+  mlp m;
+  m.in = lk_linear_new(root, "in", 2, WIDTH, 0);
+  m.hidden = lk_linear_new(root, "hidden", WIDTH, WIDTH, 0);
+  m.out = lk_linear_new(root, "out", WIDTH, 2, 0);
+  return m;
 }
 
 /* x [n, 2] -> logits [n, 2] */
@@ -81,7 +84,8 @@ static void print_map(const mlp *m, lk_tape *t, const spirals *s) {
   predict(m, t, ROWS * COLUMNS, xy[0], answer);
   for (int i = 0; i < ROWS * COLUMNS; i++) map[i / COLUMNS][i % COLUMNS] = answer[i] ? ':' : ' ';
   for (int i = 0; i < POINTS; i++) {
-    long row = lround((1.2 - s->xy[i][1]) / 2.4 * (ROWS - 1)), column = lround((s->xy[i][0] + 1.2) / 2.4 * (COLUMNS - 1));
+    long row = lround((1.2 - s->xy[i][1]) / 2.4 * (ROWS - 1)),
+         column = lround((s->xy[i][0] + 1.2) / 2.4 * (COLUMNS - 1));
     map[row][column] = s->arm[i] ? '#' : 'o';
   }
   for (int r = 0; r < ROWS; r++) printf("  %s\n", map[r]);

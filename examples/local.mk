@@ -4,11 +4,30 @@ course = \
   %D%/01_tensors \
   %D%/02_gradient \
   %D%/03_mlp \
-  %D%/04_conv_lora
+  %D%/04_conv_lora \
+  %D%/05_compose \
+  %D%/06_own_op
 
-programs =
+programs = \
+  %D%/finetune \
+  %D%/compare
+
+# What the two programs share.
+program_sources = \
+  %D%/count.c \
+  %D%/memory.c \
+  %D%/options.c \
+  %D%/run.c \
+  %D%/run_data.c \
+  %D%/run_judge.c \
+  %D%/run_method.c \
+  %D%/run_model.c \
+  %D%/run_resume.c
+%C%_finetune_SOURCES = %D%/finetune.c $(program_sources)
+%C%_compare_SOURCES = %D%/compare.c $(program_sources)
 
 example_headers = \
+  %D%/count.h \
   %D%/course.h \
   %D%/memory.h \
   %D%/options.h \
@@ -20,7 +39,7 @@ noinst_PROGRAMS += $(course) $(programs)
 TESTS += $(course)
 
 # Built again by make installcheck, outside the tree, against the installed library.
-installcheck_examples =
+installcheck_examples = %D%/06_own_op.c
 
 installcheck-local:
 	cd $(srcdir) && CC='$(CC)' CFLAGS='$(LK_LDFLAGS)' libdir='$(libdir)' pkgconfigdir='$(pkgconfigdir)' DESTDIR='$(DESTDIR)' \

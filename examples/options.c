@@ -95,11 +95,18 @@ static options_outcome set_word(const char *program, const option *o, const char
 
 static options_outcome set(const char *program, const option *o, const char *value, void *to) {
   switch (o->type) {
-  case OPTION_FLAG: *(int *)to = 1; return OPTIONS_OK;
-  case OPTION_INT: return set_int(program, o, value, to);
-  case OPTION_REAL: return set_real(program, o, value, to);
-  case OPTION_WORD: return set_word(program, o, value, to);
-  default: *(const char **)to = value; return OPTIONS_OK;
+  case OPTION_FLAG:
+    *(int *)to = 1;
+    return OPTIONS_OK;
+  case OPTION_INT:
+    return set_int(program, o, value, to);
+  case OPTION_REAL:
+    return set_real(program, o, value, to);
+  case OPTION_WORD:
+    return set_word(program, o, value, to);
+  default:
+    *(const char **)to = value;
+    return OPTIONS_OK;
   }
 }
 
@@ -149,7 +156,8 @@ static void put_default(const option *o, const void *place, FILE *to) {
     text = *(const char *const *)place;
     if (text) fprintf(to, " [%s]", text);
     break;
-  default: break;
+  default:
+    break;
   }
 }
 
@@ -157,8 +165,8 @@ void options_help(const option_group *groups, FILE *to) {
   for (const option_group *g = groups; g->title; g++) {
     fprintf(to, "\n%s:\n", g->title);
     for (const option *o = g->options; o->key; o++) {
-      int n = fprintf(to, "  --%s%s%s", o->key, o->type == OPTION_FLAG ? "" : " ",
-                      o->type == OPTION_FLAG ? "" : o->value);
+      int n =
+          fprintf(to, "  --%s%s%s", o->key, o->type == OPTION_FLAG ? "" : " ", o->type == OPTION_FLAG ? "" : o->value);
       if (n >= HELP_COLUMN) n = fprintf(to, "\n") - 1;
       fprintf(to, "%*s%s", HELP_COLUMN - n, "", o->help);
       put_default(o, (const char *)g->to + o->offset, to);

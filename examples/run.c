@@ -35,6 +35,33 @@ static double now_ms(void) {
   return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
 }
 
+/* ---- numbers that went wrong ---- */
+
+/* The largest value so far; infinities and NaN count as the largest. */
+static void look_for_largest(const lk_param *p, const lk_param **worst, double *largest) {
+  const float *x = p->value.p;
+  for (int64_t i = 0, n = lk_param_count(p); i < n && !(*worst && !isfinite(*largest)); i++)
+    if (!*worst || !(fabs((double)x[i]) <= *largest)) {
+      *worst = p;
+      *largest = fabs((double)x[i]);
+    }
+}
+
+/* Names the tensor that made the loss infinite or not a number. */
+static lk_status not_finite(run *r, double loss) {
+  const lk_param *worst = NULL;
+  double largest = 0;
+  int n;
+  lk_module *root = lk_model_root(r->m->model);
+  for (lk_module *m = root; m; m = lk_module_walk(root, m))
+    for (const lk_param *p = m->params; p; p = p->next) look_for_largest(p, &worst, &largest);
+  lk_param **trained = lk_trainable(r->m->model, &n);
+  for (int i = 0; trained && i < n; i++) look_for_largest(trained[i], &worst, &largest);
+  lk_free(r->ctx, trained);
+  return lk_fail(r->ctx, LK_ENONFINITE, "step %lld: the loss is %g; %s holds %g%s", (long long)r->at.step + 1, loss,
+                 worst->name, largest, isfinite(largest) ? ", the largest value of all; a smaller --lr may help" : "");
+}
+
 /* ---- a step ---- */
 
 static lk_tensor images_of(lk_tape *t, const lk_batch *b, int64_t from, int64_t n) {
@@ -66,4 +93,227 @@ static lk_status train_step(run *r, const lk_batch *b, double *loss) {
   if (!isfinite(*loss)) return not_finite(r, *loss);
   lk_optim_set_lr(r->optim, lk_schedule_lr(&r->schedule, r->at.step));
   return lk_step(r->optim);
+}
+
+/* ---- an epoch ---- */
+
+/* What the best step is chosen by: accuracy, and between equal ones the loss. */
+static double selection(const run_score *s) { return s->accuracy - 1e-9 * fmin(s->loss, 1e3); }
+
+static lk_status write_checkpoint(run *r) {
+  if (!r->checkpoint) return LK_OK;
+  return lk_checkpoint_save(r->m->model, r->optim, &r->at, r->note, r->checkpoint);
+}
+
+static lk_status keep_if_best(run *r, const run_score *score) {
+  if (r->at.best_step && selection(score) <= r->at.best) return LK_OK;
+  r->at.best = selection(score);
+  r->at.best_step = r->at.step;
+  lk_snapshot_take(r->best);
+  return r->best_file ? lk_checkpoint_save(r->m->model, NULL, &r->at, r->note, r->best_file) : LK_OK;
+}
+
+static void show_epoch(run *r, const run_score *score) {
+  if (!r->o->progress) return;
+  lk_bar_clear(&r->bar);
+  fprintf(r->o->progress, "%s  epoch %lld/%lld  loss %.4f", r->bar.label, (long long)r->at.cursor.epoch,
+          (long long)r->o->epochs, r->nlosses ? r->result->losses[r->nlosses - 1] : NAN);
+  if (r->best)
+    fprintf(r->o->progress, "  validation %.2f %%%s", 100 * score->accuracy,
+            r->at.best_step == r->at.step ? "  (best)" : "");
+  fputc('\n', r->o->progress);
+}
+
+static lk_status end_epoch(run *r) {
+  run_score score = {0, 0};
+  r->at.cursor = lk_loader_cursor(r->loader);
+  if (r->best) {
+    if (run_evaluate(r->m, r->data->validation, NULL, &score) || keep_if_best(r, &score)) return lk_error(r->ctx, NULL);
+  }
+  if (r->metrics) {
+    lk_metrics_int(r->metrics, "step", r->at.step);
+    lk_metrics_int(r->metrics, "epoch", r->at.cursor.epoch);
+    if (r->best) lk_metrics_real(r->metrics, "validation_accuracy", score.accuracy);
+    if (r->best) lk_metrics_real(r->metrics, "validation_loss", score.loss);
+    lk_metrics_end(r->metrics);
+  }
+  show_epoch(r, &score);
+  return write_checkpoint(r);
+}
+
+static lk_status note_step(run *r, double loss, double ms) {
+  size_t n = r->nlosses + 1;
+  if (lk_grow(r->ctx, &r->result->losses, &r->losses_capacity, n, sizeof(double))) return lk_error(r->ctx, NULL);
+  if (lk_grow(r->ctx, &r->times, &r->times_capacity, n, sizeof(double))) return lk_error(r->ctx, NULL);
+  r->result->losses[n - 1] = loss;
+  r->times[n - 1] = ms;
+  r->nlosses = n;
+  lk_bar_update(&r->bar, r->at.step, "loss %.4f", loss);
+  if (!r->metrics) return LK_OK;
+  lk_metrics_int(r->metrics, "step", r->at.step);
+  lk_metrics_real(r->metrics, "loss", loss);
+  lk_metrics_real(r->metrics, "lr", lk_optim_lr(r->optim));
+  lk_metrics_real(r->metrics, "grad_norm", lk_grad_norm(r->optim));
+  return lk_metrics_end(r->metrics);
+}
+
+static int stopped(const run *r) { return r->o->stop && *r->o->stop; }
+
+/* The steps of one epoch, from where the cursor stands.  A stop is obeyed between steps, never at the epoch's end. */
+static lk_status train_epoch(run *r) {
+  lk_batch batch;
+  double loss;
+  while (lk_loader_next(r->loader, &batch)) {
+    double start = now_ms();
+    if (train_step(r, &batch, &loss)) return lk_error(r->ctx, NULL);
+    r->at.step++;
+    r->at.cursor = lk_loader_cursor(r->loader);
+    r->result->step_mb = fmax(r->result->step_mb, (double)lk_tape_statistics(r->tape).peak / 1e6);
+    if (note_step(r, loss, now_ms() - start)) return lk_error(r->ctx, NULL);
+    if (r->at.cursor.position >= r->data->train->count) continue;
+    if (stopped(r)) return write_checkpoint(r);
+    if (r->o->save_every && r->at.step % r->o->save_every == 0 && write_checkpoint(r)) return lk_error(r->ctx, NULL);
+  }
+  return end_epoch(r);
+}
+
+/* ---- beginning ---- */
+
+static lk_status check_images(const run *r) {
+  const lk_vit_config *c = &r->m->vit->config;
+  const lk_dataset *d = r->data->train;
+  if (d->channels == c->channels && d->height == c->image_size && d->width == c->image_size) return LK_OK;
+  return lk_fail(r->ctx, LK_ESHAPE,
+                 "the images are %lld x %lld with %lld channels, the model wants %lld x %lld with %lld",
+                 (long long)d->height, (long long)d->width, (long long)d->channels, (long long)c->image_size,
+                 (long long)c->image_size, (long long)c->channels);
+}
+
+static void make_loader(run *r) {
+  const double a = r->o->augment;
+  lk_loader_options o = {.batch = r->o->batch, .seed = lk_seed(r->ctx), .shuffle = 1};
+  o.augment = (lk_augment){.shift = 1.5 * a, .rotate = 10 * a, .scale = .1 * fmin(a, 5), .shear = .1 * a};
+  run_normalise(r->m, &o);
+  r->loader = lk_loader_new(r->data->train, &o);
+}
+
+static void make_optimiser(run *r) {
+  lk_optim_options o = lk_optim_defaults(&lk_optim_adamw);
+  int n;
+  lk_param **trained = lk_trainable(r->m->model, &n);
+  o.lr = run_lr(r->o);
+  o.weight_decay = r->o->weight_decay;
+  o.clip_norm = r->o->clip;
+  if (trained) r->optim = lk_optim_new(r->ctx, &lk_optim_adamw, &o, trained, n);
+  if (r->optim && r->o->loraplus > 0) lk_optim_loraplus(r->optim, r->o->loraplus, 1e-6);
+  lk_free(r->ctx, trained);
+  int64_t total = r->o->epochs * lk_loader_steps(r->loader);
+  r->schedule =
+      (lk_schedule){(lk_schedule_kind)r->o->schedule, o.lr, (int64_t)(r->o->warmup * (double)total), total, 0};
+}
+
+static lk_status remove_file(run *r, const char *path) {
+  if (!unlink(path) || errno == ENOENT) return LK_OK;
+  return lk_fail(r->ctx, LK_EIO, "%s: cannot remove: %s", path, strerror(errno));
+}
+
+/* Best parameters first, then those of the checkpoint over them. */
+static lk_status resume(run *r) {
+  lk_progress best = {0};
+  if (run_check_note(r->ctx, r->checkpoint, r->note)) return lk_error(r->ctx, NULL);
+  if (r->best && lk_file_exists(r->best_file)) {
+    if (lk_checkpoint_load(r->m->model, NULL, &best, r->note, r->best_file)) return lk_error(r->ctx, NULL);
+    lk_snapshot_take(r->best);
+  }
+  if (lk_checkpoint_load(r->m->model, r->optim, &r->at, r->note, r->checkpoint)) return lk_error(r->ctx, NULL);
+  /* a best of a later step is of a killed run: this one will come to it again */
+  if (best.best_step < r->at.best_step)
+    return lk_fail(r->ctx, LK_EFORMAT, "%s holds step %lld, %s needs step %lld", r->best_file,
+                   (long long)best.best_step, r->checkpoint, (long long)r->at.best_step);
+  lk_loader_seek(r->loader, r->at.cursor);
+  return run_cut_metrics(r->ctx, r->metrics_file, r->at.step);
+}
+
+static lk_status open_files(run *r) {
+  const char *d = r->o->directory;
+  if (!d || lk_make_dirs(r->ctx, d)) return lk_error(r->ctx, NULL);
+  r->note = run_note(r->ctx, r->o, r->data->train);
+  r->checkpoint = lk_sprintf(r->ctx, "%s/checkpoint.safetensors", d);
+  r->best_file = lk_sprintf(r->ctx, "%s/best.safetensors", d);
+  r->metrics_file = lk_sprintf(r->ctx, "%s/metrics.jsonl", d);
+  if (lk_error(r->ctx, NULL)) return lk_error(r->ctx, NULL);
+  int go_on = r->o->resume && lk_file_exists(r->checkpoint);
+  if (r->o->resume && !go_on) lk_warn(r->ctx, "there is no %s: the run begins at its first step", r->checkpoint);
+  if (go_on ? resume(r) : remove_file(r, r->checkpoint) || remove_file(r, r->best_file)) return lk_error(r->ctx, NULL);
+  r->metrics = lk_metrics_open(r->ctx, r->metrics_file, go_on);
+  return lk_error(r->ctx, NULL);
+}
+
+static lk_status begin(run *r) {
+  const lk_dataset *validation = r->data->validation;
+  if (check_images(r)) return lk_error(r->ctx, NULL);
+  r->result->trainable = lk_trainable_count(r->m->model);
+  r->result->parameters = lk_parameter_count(r->m->model);
+  r->tape = lk_tape_new(r->ctx);
+  make_loader(r);
+  if (!lk_error(r->ctx, NULL)) make_optimiser(r);
+  if (!lk_error(r->ctx, NULL) && validation && validation->count) r->best = lk_snapshot_new(r->m->model);
+  if (!lk_error(r->ctx, NULL)) open_files(r);
+  r->bar = (lk_bar){.to = r->o->progress, .label = r->o->label ? r->o->label : "train", .unit = "images"};
+  r->bar.per_step = (double)r->o->batch;
+  r->bar.total = r->schedule.total;
+  r->bar.first = r->at.step;
+  lk_bar_start(&r->bar);
+  return lk_error(r->ctx, NULL);
+}
+
+/* ---- all of it ---- */
+
+static int ascending(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static double median(double *x, size_t n) {
+  if (!n) return NAN;
+  qsort(x, n, sizeof *x, ascending);
+  return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
+}
+
+static void release(run *r) {
+  lk_metrics_close(r->metrics);
+  lk_snapshot_free(r->best);
+  lk_optim_free(r->optim);
+  lk_loader_free(r->loader);
+  lk_tape_free(r->tape);
+  lk_free(r->ctx, r->note);
+  lk_free(r->ctx, r->checkpoint);
+  lk_free(r->ctx, r->best_file);
+  lk_free(r->ctx, r->metrics_file);
+  lk_free(r->ctx, r->times);
+}
+
+lk_status run_train(run_model *m, const run_data *data, const run_options *o, run_result *result) {
+  run r = {.m = m, .ctx = m->ctx, .data = data, .o = o, .result = result};
+  double start = now_ms();
+  *result = (run_result){0};
+  if (o->memory) o->memory->peak = o->memory->live;
+  int ready = !begin(&r);
+  while (ready && !lk_error(r.ctx, NULL) && r.at.cursor.epoch < o->epochs && !stopped(&r)) train_epoch(&r);
+  result->stopped = r.at.cursor.epoch < o->epochs;
+  if (ready) lk_bar_finish(&r.bar);
+  if (ready && !lk_error(r.ctx, NULL) && r.at.best_step && !result->stopped) lk_snapshot_restore(r.best);
+  result->steps = r.at.step;
+  result->best_step = r.at.best_step;
+  result->nlosses = (int64_t)r.nlosses;
+  result->step_ms = median(r.times, r.nlosses);
+  result->seconds = (now_ms() - start) / 1e3;
+  result->peak_mb = o->memory ? (double)o->memory->peak / 1e6 : NAN;
+  release(&r);
+  return lk_error(m->ctx, NULL);
+}
+
+void run_result_free(lk_ctx *ctx, run_result *result) {
+  lk_free(ctx, result->losses);
+  *result = (run_result){0};
 }

@@ -52,7 +52,7 @@ typedef struct run_data {
   lk_dataset *train, *validation, *test;
 } run_data;
 
-extern const option run_source_options[];  /* for options_parse; the struct is a run_source */
+extern const option run_source_options[]; /* for options_parse; the struct is a run_source */
 run_source run_source_defaults(void);
 lk_status run_data_open(lk_ctx *ctx, const run_source *source, int64_t image_size, run_data *data);
 void run_data_close(run_data *data);
@@ -72,10 +72,10 @@ typedef struct run_options {
   int bias;                    /* lk_bias_mode */
   /* how: AdamW, cross-entropy */
   int64_t epochs, batch, accumulate; /* accumulate: number of parts in which each batch is computed */
-  double lr;                         /* 0: run_default_lr */
+  double lr;                         /* 0: run_lr */
   double weight_decay, clip, smoothing;
-  double warmup;  /* fraction of all steps */
-  double augment; /* strength of random shifts, turns and sizes of the training images; 0: off */
+  double warmup;   /* fraction of all steps */
+  double augment;  /* strength of random shifts, turns and sizes of the training images; 0: off */
   double loraplus; /* ratio of LoRA+; 0: off */
   int schedule;    /* lk_schedule_kind */
   int recompute;   /* lk_vit_recompute */
@@ -96,8 +96,8 @@ extern const option run_method_options[], run_training_options[];
 run_options run_defaults(void);
 /* "full", "probe", or the adapter's spec. */
 const char *run_method_name(const run_options *o);
-/* What did best on validation images of the built-in digits, for the kind of method. */
-double run_default_lr(const run_options *o);
+/* options.lr, or what did best for such a method on validation images of the built-in digits. */
+double run_lr(const run_options *o);
 
 /* Attaches the adapter as "default" (or loads it), or chooses the base parameters that train.  Once per model. */
 lk_status run_prepare(run_model *m, const run_options *o);
@@ -118,13 +118,12 @@ typedef struct run_result {
   int64_t trainable, parameters; /* elements: trained, and of the base model */
   int64_t steps;                 /* of the whole run, those before a resume included */
   int64_t best_step;             /* whose parameters were kept; 0: there were no validation images */
-  double best_accuracy;          /* on the validation images */
   int64_t nlosses;               /* steps done now */
   double *losses;                /* [nlosses], one a step */
   double step_ms;                /* median of the steps done now; NaN: none */
   double seconds;                /* all of run_train */
-  double step_mb, peak_mb;       /* values and gradients of a step; everything that the context took (NaN: not counted) */
-  int stopped;                   /* by options.stop */
+  double step_mb, peak_mb; /* values and gradients of a step; everything that the context took (NaN: not counted) */
+  int stopped;             /* by options.stop */
 } run_result;
 
 /* Trains what requires gradients now.  A run that was stopped and resumed gives the same bits as one that was not. */
@@ -143,6 +142,7 @@ typedef struct run_guess {
   double probability; /* and its probability */
 } run_guess;
 
+void run_normalise(const run_model *m, lk_loader_options *o); /* sets mean and std */
 /* The model as it is now, in evaluation mode.  guesses: [d->count], or NULL. */
 lk_status run_evaluate(run_model *m, const lk_dataset *d, run_guess *guesses, run_score *score);
 

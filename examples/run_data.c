@@ -9,7 +9,8 @@ const option run_source_options[] = {
      "IDX files (plain or .gz) as MNIST's; without it digits are drawn"},
     {"domain", OPTION_TEXT, offsetof(run_source, domain), 0, 0, "NAMES",
      "of drawn digits: plain, or inverted, rotated, cluttered, noisy joined by +"},
-    {"limit-train", OPTION_INT, offsetof(run_source, train), 0, 1e9, "N", "training images at most; of drawn ones, so many"},
+    {"limit-train", OPTION_INT, offsetof(run_source, train), 0, 1e9, "N",
+     "training images at most; of drawn ones, so many"},
     {"limit-validation", OPTION_INT, offsetof(run_source, validation), 0, 1e9, "N", "the same of validation images"},
     {"limit-test", OPTION_INT, offsetof(run_source, test), 0, 1e9, "N", "the same of test images"},
     {0}};

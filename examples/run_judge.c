@@ -5,6 +5,13 @@
 
 enum { BATCH = 200 };
 
+void run_normalise(const run_model *m, lk_loader_options *o) {
+  for (int c = 0; c < LK_MAXCHANNELS; c++) {
+    o->mean[c] = m->mean[c];
+    o->std[c] = m->std[c];
+  }
+}
+
 /* The guess that one row of logits makes, and the cross-entropy with the right class. */
 static double judge(const float *logits, int64_t classes, int64_t label, run_guess *guess) {
   int64_t best = 0;

@@ -8,22 +8,26 @@
 #define PLACE(name) offsetof(run_options, name)
 
 const option run_method_options[] = {
-    {"adapter", OPTION_TEXT, PLACE(adapter), 0, 0, "SPEC", "what to train, as \"lora r=8 | magnitude\", or the directory of a saved adapter"},
+    {"adapter", OPTION_TEXT, PLACE(adapter), 0, 0, "SPEC",
+     "what to train, as \"lora r=8 | magnitude\", or the directory of a saved adapter"},
     {"full", OPTION_FLAG, PLACE(full), 0, 0, NULL, "train everything instead"},
     {"probe", OPTION_FLAG, PLACE(probe), 0, 0, NULL, "train the head alone instead"},
-    {"targets", OPTION_TEXT, PLACE(targets), 0, 0, "PATTERNS", "layers to adapt: names, * and ?, all-linear, or re:REGEX [query,value]"},
+    {"targets", OPTION_TEXT, PLACE(targets), 0, 0, "PATTERNS",
+     "layers to adapt: names, * and ?, all-linear, or re:REGEX [query,value]"},
     {"exclude", OPTION_TEXT, PLACE(exclude), 0, 0, "PATTERNS", "layers to leave out"},
     {"layers", OPTION_TEXT, PLACE(layers), 0, 0, "NUMBERS", "blocks to adapt, as 0,1,5 [all]"},
     {"rank-pattern", OPTION_TEXT, PLACE(rank_pattern), 0, 0, "LIST", "other ranks, as layer.0.*=4,layer.1.*=8"},
     {"alpha-pattern", OPTION_TEXT, PLACE(alpha_pattern), 0, 0, "LIST", "the same for alpha"},
-    {"modules-to-save", OPTION_TEXT, PLACE(modules_to_save), 0, 0, "NAMES", "modules that train whole beside the adapter, or none [the head]"},
+    {"modules-to-save", OPTION_TEXT, PLACE(modules_to_save), 0, 0, "NAMES",
+     "modules that train whole beside the adapter, or none [the head]"},
     {"bias", OPTION_WORD, PLACE(bias), 0, 0, "none|adapted|all", "biases that train beside the adapter"},
     {0}};
 
 const option run_training_options[] = {
     {"epochs", OPTION_INT, PLACE(epochs), 0, 1e6, "N", "passes over the training images"},
     {"batch", OPTION_INT, PLACE(batch), 1, 1e6, "N", "images a step"},
-    {"accumulate", OPTION_INT, PLACE(accumulate), 1, 1e6, "N", "compute each batch in N parts: the same step in less memory"},
+    {"accumulate", OPTION_INT, PLACE(accumulate), 1, 1e6, "N",
+     "compute each batch in N parts: the same step in less memory"},
     {"lr", OPTION_REAL, PLACE(lr), 0, 1e6, "X", "learning rate; 0: tuned for the method"},
     {"schedule", OPTION_WORD, PLACE(schedule), 0, 0, "constant|linear|cosine", "course of the learning rate"},
     {"warmup", OPTION_REAL, PLACE(warmup), 0, 1, "X", "part of all steps in which it rises"},
@@ -32,7 +36,8 @@ const option run_training_options[] = {
     {"smoothing", OPTION_REAL, PLACE(smoothing), 0, 1, "X", "label smoothing"},
     {"augment", OPTION_REAL, PLACE(augment), 0, 5, "X", "strength of random shifts, turns and sizes; 0: none"},
     {"loraplus", OPTION_REAL, PLACE(loraplus), 0, 1e6, "X", "LoRA+: learning rate of B over that of A; 0: off"},
-    {"recompute", OPTION_WORD, PLACE(recompute), 0, 0, "none|parts|blocks", "compute again in backward instead of keeping"},
+    {"recompute", OPTION_WORD, PLACE(recompute), 0, 0, "none|parts|blocks",
+     "compute again in backward instead of keeping"},
     {0}};
 
 run_options run_defaults(void) {
@@ -49,12 +54,13 @@ const char *run_method_name(const run_options *o) {
   return o->full ? "full" : o->probe ? "probe" : o->adapter ? o->adapter : RUN_ADAPTER;
 }
 
-double run_default_lr(const run_options *o) {
+double run_lr(const run_options *o) {
   static const struct {
     const char *word;
     double lr;
   } tuned[] = {{"full", 1e-3}, {"probe", 1e-2}, {"lora", 5e-3}, {"bias", 1e-2}};
   const char *name = run_method_name(o);
+  if (o->lr > 0) return o->lr;
   for (size_t i = 0; i < sizeof tuned / sizeof *tuned; i++)
     if (strstr(name, tuned[i].word)) return tuned[i].lr;
   return 5e-3;

@@ -25,6 +25,7 @@ typedef struct check {
   double *y, *gy; /* result of the last run, its cotangent */
   void *cotangent;
   int64_t ny, ycap;
+  uint32_t reads; /* what the op declared in the last run */
 } check;
 
 /* ---- two helper ops ---- */
@@ -182,6 +183,7 @@ static double run(check *k, lk_dtype real, int layout, uint32_t mask, uint32_t h
     else ((float *)k->cotangent)[j] = (float)k->gy[j];
   }
   if (!mask) return sum;
+  k->reads = k->t->nodes[h.id].reads;
   k->t->hide = hide;
   lk_backward_from(k->t, h, k->cotangent);
   k->t->hide = 0;
@@ -191,16 +193,27 @@ static double run(check *k, lk_dtype real, int layout, uint32_t mask, uint32_t h
 
 /* ---- the checks ---- */
 
+/* What such a gradient usually comes from. */
+static const char *likely_cause(const check *k, const char *what, double is, double should) {
+  const double near = 1e-6 * (1 + fabs(should));
+  if (!strstr(what, "gradient") || strstr(what, "threads")) return "";
+  if (isnan(is) && !isnan(should) && k->op->flags & LK_OP_FRESH)
+    return " (a read that is not declared, or `fresh` ignored?)";
+  if (isnan(is) && !isnan(should)) return " (a read that is not declared?)";
+  if (fabs(is + START - should) < near) return " (overwritten instead of added to?)";
+  if (fabs(is + should) < near) return " (wrong sign?)";
+  return "";
+}
+
 static lk_status complain(check *k, const char *what, int i, int64_t j, double is, double should) {
-  return lk_fail(k->ctx, LK_EARG, "check %s (%s): %s %d [%lld] is %.10g, should be %.10g", k->op->name, k->k->shapes,
-                 what, i, (long long)j, is, should);
+  return lk_fail(k->ctx, LK_EARG, "check %s (%s): %s %d [%lld] is %.10g, should be %.10g%s", k->op->name, k->k->shapes,
+                 what, i, (long long)j, is, should, likely_cause(k, what, is, should));
 }
 
 static lk_status compare(check *k, const char *what, int i, const double *is, const double *should, int64_t n,
                          double tolerance) {
   for (int64_t j = 0; j < n; j++)
-    if (!(fabs(is[j] - should[j]) <= tolerance * (1 + fabs(should[j]))) &&
-        !(tolerance > 0 && isinf(should[j]) && is[j] == should[j]))
+    if (is[j] != should[j] && !(fabs(is[j] - should[j]) <= tolerance * (1 + fabs(should[j]))))
       return complain(k, what, i, j, is[j], should[j]);
   return LK_OK;
 }
@@ -234,21 +247,26 @@ static lk_status check_gradients(check *k, const char *what, lk_dtype real, int 
   return lk_error(k->ctx, NULL);
 }
 
+/* Do the gradients of the last run differ from the differences? */
+static int gradients_changed(const check *k, uint32_t mask) {
+  for (int i = 0; i < k->nin; i++)
+    for (int64_t j = 0; mask & LK_X(i) && j < lk_view_count(&k->shape[i]); j++)
+      if (!(fabs(k->g[i][j] - k->number[i][j]) <= 1e-6 * (1 + fabs(k->number[i][j])))) return 1;
+  return 0;
+}
+
 /* Which of the declared reads changed a gradient when they were hidden. */
 static void find_used_reads(check *k, uint32_t all, uint32_t *declared, uint32_t *used) {
   for (uint32_t mask = 1; mask <= all && !k->ctx->status; mask++) {
     if (mask & ~all) continue;
-    lk_call c = {.want = mask, .op = k->op, .nin = k->nin, .x = k->shape, .attr = k->k->attr};
-    uint32_t reads = k->op->reads ? k->op->reads(&c) : LK_Y | (LK_X(k->nin) - 1);
+    run(k, LK_F64, PLAIN, mask, 0);
+    uint32_t reads = k->reads;
     for (int b = 0; b < 32 && !k->ctx->status; b++) {
-      if (!(reads >> b & 1) || (b < k->nin && k->shape[b].dtype != LK_F64) || (*used >> b & 1)) continue;
-      *declared |= 1u << b;
-      run(k, LK_F64, PLAIN, mask, 1u << b);
-      int same = 1;
-      for (int i = 0; i < k->nin && mask; i++)
-        for (int64_t j = 0; mask & LK_X(i) && j < lk_view_count(&k->shape[i]); j++)
-          same &= fabs(k->g[i][j] - k->number[i][j]) <= 1e-6 * (1 + fabs(k->number[i][j]));
-      if (!same) *used |= 1u << b;
+      uint32_t bit = UINT32_C(1) << b;
+      if (!(reads & bit) || (b < k->nin && k->shape[b].dtype != LK_F64) || *used & bit) continue;
+      *declared |= bit;
+      run(k, LK_F64, PLAIN, mask, bit);
+      if (gradients_changed(k, mask)) *used |= bit;
     }
   }
 }
@@ -323,9 +341,14 @@ lk_status lk_check_op(lk_ctx *c, const lk_op *op) {
     free_inputs(&one);
   }
   uint32_t idle = declared & ~used;
-  if (!c->status && idle)
-    lk_fail(c, LK_EARG, "check %s: it declares that backward reads %s %d, and no gradient depends on it", op->name,
-            idle == LK_Y ? "the result, bit" : "input", __builtin_ctz(idle));
+  int which = 0;
+  while (which < LK_MAXIN && !(idle >> which & 1)) which++;
+  if (!c->status && which < LK_MAXIN)
+    lk_fail(c, LK_EARG, "check %s: it declares that backward reads input %d, and no gradient depends on it", op->name,
+            which);
+  else if (!c->status && idle)
+    lk_fail(c, LK_EARG, "check %s: it declares that backward reads the result, and no gradient depends on it",
+            op->name);
   lk_tape_free(t);
   return lk_error(c, NULL);
 }

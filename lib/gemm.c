@@ -20,6 +20,7 @@
 #define PACK_ON_STACK 8192 /* floats */
 #define SMALL 16777216.0   /* m n k up to which a product is cut into pieces instead of given to BLIS's threads */
 #define THIN 128           /* the same for products with so few rows or columns */
+#define TILE 32            /* columns of the kernel's tile */
 #define PIECE 1e6          /* m n k of a piece */
 
 /* ---- starting BLIS ---- */
@@ -192,7 +193,7 @@ static void columns_body(void *arg, int64_t from, int64_t to, int thread) {
 /* Cuts the longer side of y into pieces: multiples of the kernel's tile of 12 rows or 32 columns. */
 static void run_pieces(const product *q, int threads) {
   int by_rows = q->m >= q->n;
-  int64_t tile = by_rows ? 12 : 32, n = by_rows ? q->m : q->n;
+  int64_t tile = by_rows ? 12 : TILE, n = by_rows ? q->m : q->n;
   double tiles = PIECE / (volume(q) / (double)n * (double)tile);
   int64_t grain = tile * (tiles < 1 ? 1 : tiles > 1e6 ? 1000000 : (int64_t)tiles);
   lk_parallel(threads, n, grain, by_rows ? rows_body : columns_body, (void *)q);
@@ -223,27 +224,33 @@ static void run_packed(lk_call *c, const product *q) {
   run_pieces(&r, c->threads);
 }
 
-/* Few rows times a matrix that lies by columns, such as x W^T: y^T = b^T a^T with a^T copied. */
+/* y^T = b^T a^T: for few rows times a matrix that lies by columns, such as x W^T, and the other way round. */
 static void run_transposed(lk_call *c, const product *q) {
   product r = {.dtype = q->dtype, .m = q->n, .n = q->m, .k = q->k, .alpha = q->alpha};
-  char *packed = lk_scratch(c, (size_t)bytes_of(q, (q->k + q->n) * q->m));
-  if (!packed) return;
+  int packs = q->rsa != 1;
+  char *y = lk_scratch(c, (size_t)bytes_of(q, (q->n + (packs ? q->k : 0)) * q->m));
+  if (!y) return;
   r.a = q->b, r.rsa = q->csb, r.csa = q->rsb;
   r.b = q->a, r.rsb = q->csa, r.csb = q->rsa;
-  pack(&r, packed);
-  r.b = packed, r.rsb = q->m, r.csb = 1;
-  r.y = packed + bytes_of(q, q->k * q->m), r.rsy = q->m, r.csy = 1;
+  r.y = y, r.rsy = q->m, r.csy = 1;
+  if (packs) {
+    char *packed = y + bytes_of(q, q->n * q->m);
+    pack(&r, packed);
+    r.b = packed, r.rsb = q->m, r.csb = 1;
+  }
   run_pieces(&r, c->threads);
-  lk_view part = matrix(q, r.y, q->m, q->n, 1, q->m);
+  lk_view part = matrix(q, y, q->m, q->n, 1, q->m);
   add_part(q, &part);
 }
 
 static void run_threaded(lk_call *c, const product *q) {
+  int few_rows = q->csb != 1 && q->m <= THIN && q->n >= 2 * q->m;
+  int few_columns = q->rsa == 1 && q->csa != 1 && q->n <= TILE && q->m >= 2 * q->n;
   if (q->m == 0 || q->n == 0) return;
   if (q->k == 0 || q->alpha == 0) scale(q);
   else if (is_large(q)) run_blis(q, c->threads, 0);
+  else if (few_rows || few_columns) run_transposed(c, q);
   else if (q->csb == 1) run_pieces(q, c->threads);
-  else if (q->m <= THIN && q->n >= 2 * q->m) run_transposed(c, q);
   else run_packed(c, q);
 }
 

@@ -14,7 +14,7 @@ static void transpose_plainly(int64_t i0, int64_t i1, int64_t j0, int64_t j1, co
 #define AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq")))
 #define TILE_ROWS 12 /* times two vectors: 24 of the 32 registers hold sums */
 #define TILE_COLS 32
-#define DEPTH 256 /* steps of k at a time: a panel of b, 32 KB, stays in the first-level cache */
+#define CACHED 8192 /* floats of b: 32 KB */
 #ifdef __clang__
 #define UNROLL _Pragma("unroll")
 #else
@@ -73,25 +73,34 @@ TILES(ONE_TILE)
 static void (*const tile_of[])(const product *, const float *, const float *, float *,
                                const __mmask16 *) = {TILES(TILE_NAME)};
 
-/* All rows of one panel of at most 32 columns. */
-static void panel(const product *q, int64_t m, int64_t columns, const float *a, const float *b, float *y) {
-  uint32_t bits = columns >= TILE_COLS ? UINT32_MAX : ((uint32_t)1 << columns) - 1;
-  const __mmask16 mask[2] = {(__mmask16)bits, (__mmask16)(bits >> 16)};
-  for (int64_t i = 0, rows; i < m; i += rows) {
-    rows = m - i;
-    if (rows > TILE_ROWS) rows = rows < 2 * TILE_ROWS ? (rows + 1) / 2 : TILE_ROWS; /* no thin last tile */
-    tile_of[rows - 1](q, a + i * q->rsa, b, y + i * q->rsy, mask);
+/* A tile's rows of y, from column j0 to j1. */
+static void strip(const product *q, int64_t rows, int64_t j0, int64_t j1, const float *a, const float *b, float *y) {
+  for (int64_t j = j0; j < j1; j += TILE_COLS) {
+    uint32_t bits = j1 - j >= TILE_COLS ? UINT32_MAX : ((uint32_t)1 << (j1 - j)) - 1;
+    const __mmask16 mask[2] = {(__mmask16)bits, (__mmask16)(bits >> 16)};
+    tile_of[rows - 1](q, a, b + j, y + j, mask);
   }
 }
 
+/* Columns j0 .. j1 - 1 of all rows of y. */
+static void panel(const product *q, int64_t m, int64_t j0, int64_t j1, const float *a, const float *b, float *y) {
+  for (int64_t i = 0, rows; i < m; i += rows) {
+    rows = m - i;
+    if (rows > TILE_ROWS) rows = rows < 2 * TILE_ROWS ? (rows + 1) / 2 : TILE_ROWS; /* no thin last tile */
+    strip(q, rows, j0, j1, a + i * q->rsa, b, y + i * q->rsy);
+  }
+}
+
+/* Steps of k at a time, so that a panel of b stays in the first-level cache; and columns at a time: all of them where b
+ * fits, for then the rows of y are written from end to end. */
 void lk_kernel_sgemm(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t rsa, int64_t csa,
                      const float *b, int64_t rsb, float beta, float *y, int64_t rsy) {
-  for (int64_t p = 0; p < k; p += DEPTH) {
-    product q = {k - p < DEPTH ? k - p : DEPTH, rsa, csa, rsb, rsy, alpha, p ? 1 : beta};
-    for (int64_t j = 0; j < n; j += TILE_COLS) {
-      int64_t columns = n - j < TILE_COLS ? n - j : TILE_COLS;
-      panel(&q, m, columns, a + p * csa, b + p * rsb + j, y + j);
-    }
+  int64_t depth = CACHED / (n < TILE_COLS ? n : TILE_COLS);
+  int64_t columns = k < depth && k * n <= CACHED ? n : TILE_COLS;
+  for (int64_t p = 0; p < k; p += depth) {
+    product q = {k - p < depth ? k - p : depth, rsa, csa, rsb, rsy, alpha, p ? 1 : beta};
+    for (int64_t j = 0; j < n; j += columns)
+      panel(&q, m, j, n - j < columns ? n : j + columns, a + p * csa, b + p * rsb, y);
   }
 }
 

@@ -1,7 +1,7 @@
 /* real.h: one body for float and double, and the elementary functions of both.
  *
  * f64 uses libm, so that gradient checks and golden data hold; f32 uses polynomials that the compiler can
- * vectorise (absolute errors below 3e-7, tested in tests/test_real.c). */
+ * vectorise.  Errors (tested in tests/test_real.c): exp 2e-7 relative, tanh 2e-7 and Phi 4e-7 absolute. */
 #ifndef LK_REAL_H
 #define LK_REAL_H
 #include <lorikeet/tensor.h>
@@ -28,13 +28,13 @@
 #endif
 #define LK_INLINE static inline __attribute__((always_inline, unused))
 
-/* exp, range-reduced to |r| <= ln 2 / 2 (coefficients of Cephes' expf); inf above 88.7, 0 below -87.3. */
+/* exp, range-reduced to |r| <= ln 2 / 2 (coefficients of Cephes' expf); inf above 88.72283, 0 below -87.33. */
 LK_INLINE float lk_fast_exp(float x) {
-  float c = x < -87.33f ? -87.33f : x > 88.72f ? 88.72f : x;
+  float c = x < -87.33f ? -87.33f : x > 88.72283f ? 88.72283f : x;
   union {
     float f;
-    int32_t i;
-  } n = {c * 1.44269504f + 12582912.f}, scale; /* the magic constant leaves round(c / ln 2) in the low bits */
+    uint32_t i;
+  } n = {c * 1.44269504f + 12582912.f}, y; /* the magic constant leaves round(c / ln 2) in the low bits */
   float k = n.f - 12582912.f;
   float r = c - k * 0.693359375f + k * 2.12194440e-4f;
   float p = 1.9875691500e-4f;
@@ -43,10 +43,9 @@ LK_INLINE float lk_fast_exp(float x) {
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.f;
-  scale.i = (int32_t)((uint32_t)(n.i - 0x4B400000 + 126) << 23); /* 2^(k-1): 2^128 would not fit */
-  float y = p * scale.f * 2.f;
-  return x > 88.722839f ? (float)INFINITY : x < -87.33f ? 0.f : y;
+  y.f = p * r * r + r + 1.f;
+  y.i += (n.i - 0x4B400000u) << 23; /* times 2^k: k is added to the exponent, also where 2^k itself would not fit */
+  return x > 88.72283f ? (float)INFINITY : x < -87.33f ? 0.f : x != x ? x : y.f;
 }
 
 LK_INLINE float lk_fast_tanh(float x) {

@@ -32,6 +32,15 @@ model_sources = \
   %D%/models/vit_files.c \
   %D%/models/vit_parts.h
 
+peft_sources = \
+  %D%/peft/compare.c \
+  %D%/peft/config.c \
+  %D%/peft/lora.c \
+  %D%/peft/own.c \
+  %D%/peft/peft.h \
+  %D%/peft/targets.c \
+  %D%/peft/tensors.c
+
 data_sources = \
   %D%/data/dataset.c \
   %D%/data/digits.c \
@@ -61,7 +70,7 @@ adapter_sources = \
 # Code that several adapters share.
 adapter_helpers =
 
-libnn_la_SOURCES = $(nn_sources) $(layer_sources) $(model_sources) $(data_sources) $(train_sources) \
+libnn_la_SOURCES = $(nn_sources) $(layer_sources) $(model_sources) $(peft_sources) $(data_sources) $(train_sources) \
   $(adapter_sources) $(adapter_helpers)
 libnn_la_CPPFLAGS = $(public_cppflags) -I$(srcdir)/%D% -I$(builddir)/%D% \
   $(JANSSON_CFLAGS) $(PCRE2_CFLAGS) $(ZLIB_CFLAGS)

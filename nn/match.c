@@ -2,8 +2,8 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "model.h"
 
-#include <ctype.h>
 #include <fnmatch.h>
+#include <limits.h>
 #include <pcre2.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@
 static void *regex_alloc(size_t size, void *ctx) { return lk_alloc(ctx, size); }
 static void regex_free(void *p, void *ctx) { lk_free(ctx, p); }
 
-/* Full match of a regular expression; with `leaf`, as PEFT's rank_pattern: "(.*\.)?(pattern)$" from the start. */
+/* Does a regular expression match the whole path? */
 static int regex_match(lk_ctx *c, const char *pattern, const char *path) {
   int error;
   size_t at;
@@ -67,35 +67,43 @@ int lk_suffix_match(lk_ctx *c, const char *suffixes, const char *path) {
 
 /* ---- which layer a path belongs to ---- */
 
-/* PEFT's layers_to_transform: the first numbered part from position 2 on that is not the last; with patterns, the
- * number right behind one of them.  -1: none. */
-static int layer_of(lk_ctx *c, const char *path, const char *patterns) {
+/* The number that a part of a path consists of; -1 if it is none, or the last part. */
+static int part_number(const char *part) {
+  size_t n = strspn(part, "0123456789");
+  long long number = n && part[n] == '.' ? strtoll(part, NULL, 10) : -1;
+  return number <= INT_MAX ? (int)number : -1;
+}
+
+/* Does the text of length n end with '.' and the pattern of length k? */
+static int ends_with(const char *text, size_t n, const char *pattern, size_t k) {
+  return n > k && text[n - k - 1] == '.' && !strncmp(text + n - k, pattern, k);
+}
+
+/* The first number in the path that stands right behind the pattern (length k), or, without one, behind two parts. */
+static int layer_behind(const char *path, const char *pattern, size_t k) {
   int position = 0;
-  for (const char *part = path; *part; position++) {
-    size_t n = strcspn(part, ".");
-    if (!part[n]) break; /* the last one */
-    int number = position >= 2 && n > 0;
-    for (size_t i = 0; i < n; i++) number &= isdigit((unsigned char)part[i]) != 0;
-    if (number && !patterns) return atoi(part);
-    if (number) {
-      char *before = lk_strndup(c, path, (size_t)(part - path) - 1);
-      const char *list = patterns;
-      int found = 0;
-      for (char *s; before && (s = lk_pattern_next(c, &list)); lk_free(c, s)) {
-        size_t all = strlen(before), k = strlen(s);
-        found |= all > k && before[all - k - 1] == '.' && !strcmp(before + all - k, s);
-      }
-      lk_free(c, before);
-      if (found) return atoi(part);
-    }
-    part += n + 1;
+  for (const char *part = path; part; part = strchr(part, '.'), position++) {
+    part += *part == '.';
+    int number = position >= 2 ? part_number(part) : -1;
+    if (number >= 0 && (!pattern || ends_with(path, (size_t)(part - path) - 1, pattern, k))) return number;
   }
   return -1;
 }
 
-static int layer_wanted(lk_ctx *c, const lk_attach_options *o, const char *path) {
+/* The layer of a path by the rules of PEFT's layers_to_transform and layers_pattern; -1: none. */
+static int layer_of(const char *path, const char *patterns) {
+  static const char separators[] = ", \t\n";
+  if (!patterns) return layer_behind(path, NULL, 0);
+  for (const char *s = patterns; *(s += strspn(s, separators)); s += strcspn(s, separators)) {
+    int layer = layer_behind(path, s, strcspn(s, separators));
+    if (layer >= 0) return layer;
+  }
+  return -1;
+}
+
+static int layer_wanted(const lk_attach_options *o, const char *path) {
   if (!o->nlayers) return 1;
-  int layer = layer_of(c, path, o->layers_pattern);
+  int layer = layer_of(path, o->layers_pattern);
   for (int i = 0; i < o->nlayers; i++)
     if (layer >= 0 && o->layers[i] == layer) return 1;
   return 0;
@@ -127,10 +135,10 @@ static int excluded(lk_ctx *c, const lk_attach_options *o, const char *path) {
 
 static int hits(lk_ctx *c, const lk_attach_options *o, const char *pattern, lk_site *site) {
   const char *path = site->module->path;
-  if (is_all_linear(pattern)) return site->kind == LK_SITE_LINEAR && layer_wanted(c, o, path);
+  if (is_all_linear(pattern)) return site->kind == LK_SITE_LINEAR && layer_wanted(o, path);
   if (!lk_match(c, pattern, path)) return 0;
   int exact = !strcmp(pattern, path) || !strncmp(pattern, "re:", 3);
-  return exact || layer_wanted(c, o, path);
+  return exact || layer_wanted(o, path);
 }
 
 /* Levenshtein distance, up to 63 characters of each. */

@@ -157,7 +157,8 @@ lk_status lk_adapter_load(lk_model *model, const char *name, const char *dir, in
   if (lk_error(c, NULL)) return lk_error(c, NULL);
   if (!dir) return lk_fail(c, LK_ENIL, "adapter_load: dir is NULL");
   if (lk_model_shapes_only(model))
-    return lk_fail(c, LK_EARG, "adapter_load: the model has shapes only; there is no place for the values of '%s'", dir);
+    return lk_fail(c, LK_EARG, "adapter_load: the model has shapes only; there is no place for the values of '%s'",
+                   dir);
   lk_peft_reading r = {.model = model, .ctx = c, .options = {.name = name, .lenient = 1}};
   char *folder = find_folder(c, dir, name);
   if (folder && !load_folder(&r, folder)) lk_set_trainable(model, name, trainable);

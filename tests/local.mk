@@ -9,6 +9,7 @@ AM_TESTS_ENVIRONMENT = \
 # Scripts: fuzzing, and what the tree itself must keep to.
 test_scripts = \
   %D%/fuzz.sh \
+  %D%/golden.sh \
   %D%/headers.sh \
   %D%/layers.sh \
   %D%/symbols.sh
@@ -17,12 +18,23 @@ test_headers = \
   %D%/alloc.h \
   %D%/files.h \
   %D%/io_suite.h \
+  %D%/peft.h \
   %D%/tape.h \
   %D%/tiny.h \
   %D%/vit.h
 
 tools = \
+  %D%/reference \
   %D%/bench/step
+
+# One file per method.
+reference_sources = \
+  %D%/methods/case.c \
+  %D%/methods/directory.c \
+  %D%/methods/golden.h \
+  %D%/methods/layer.c \
+  %D%/methods/lora.c
+%C%_reference_SOURCES = %D%/reference.c $(reference_sources)
 
 fuzz_driver = %D%/fuzz/driver.c %D%/fuzz/fuzz.h
 fuzzers = \
@@ -42,11 +54,17 @@ if HAVE_CHECK
 suites = \
   %D%/test_core \
   %D%/test_data \
+  %D%/test_inplace \
   %D%/test_io \
   %D%/test_json \
   %D%/test_layers \
+  %D%/test_ops \
   %D%/test_optim \
   %D%/test_optim_class \
+  %D%/test_peft \
+  %D%/test_peft_refused \
+  %D%/test_random \
+  %D%/test_real \
   %D%/test_safetensors \
   %D%/test_scopes \
   %D%/test_story \
@@ -56,17 +74,25 @@ suites = \
 check_PROGRAMS += $(suites)
 %C%_test_core_LDADD = $(suite_libs)
 %C%_test_data_LDADD = $(suite_libs)
+%C%_test_inplace_LDADD = $(suite_libs)
 %C%_test_io_LDADD = $(suite_libs)
 %C%_test_json_LDADD = $(suite_libs)
 %C%_test_layers_LDADD = $(suite_libs)
+%C%_test_ops_LDADD = $(suite_libs)
 %C%_test_optim_LDADD = $(suite_libs)
 %C%_test_optim_class_LDADD = $(suite_libs)
+%C%_test_peft_LDADD = $(suite_libs)
+%C%_test_peft_refused_LDADD = $(suite_libs)
+%C%_test_random_LDADD = $(suite_libs)
+%C%_test_real_LDADD = $(suite_libs)
 %C%_test_safetensors_LDADD = $(suite_libs)
 %C%_test_scopes_LDADD = $(suite_libs)
 %C%_test_story_LDADD = $(suite_libs)
 %C%_test_tools_LDADD = $(suite_libs)
 %C%_test_vit_LDADD = $(suite_libs)
 %C%_test_vit_files_LDADD = $(suite_libs)
+# The one test of a header of lib/.
+%C%_test_real_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/lib
 suite_libs = liblorikeet.la $(CHECK_LIBS)
 else
 check-local:

@@ -67,7 +67,7 @@ LK_API const lk_activation *lk_activation_find(lk_ctx *ctx, const char *name);
  * that are q, k, v one behind the other.  Names may hold dots: "attention.query". */
 typedef struct lk_multi_head_options {
   int64_t width;                   /* of x, q, k, v and y; a multiple of heads */
-  int64_t heads;                   /* */
+  int64_t heads;                   /* parts that attend apart */
   const char *query, *key, *value; /* names; NULL: "query", "key", "value" */
   const char *qkv;                 /* name of the fused layer; NULL: three layers */
   const char *output;              /* NULL: "output" */

@@ -67,10 +67,11 @@ static lk_view spread_mask(const lk_view *m, int64_t b, int64_t h, int64_t t, in
 static int64_t size_of(const job *j) { return (int64_t)lk_dtype_size(j->c->y->dtype); }
 static int64_t up_to(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-/* Queries in equal blocks, multiples of 12 (the rows of a tile of the product). */
-static int64_t block_rows(int64_t t, int64_t ld) {
-  int64_t most = BLOCK / ld;
-  if (most > 192) most = 192;
+/* Queries in equal blocks, multiples of 12 (the rows of a tile of the product); causal ones in smaller blocks, since
+ * each computes its scores up to its last query. */
+static int64_t block_rows(int64_t t, int64_t ld, int causal) {
+  int64_t most = BLOCK / ld, limit = causal ? 48 : 192;
+  if (most > limit) most = limit;
   if (most < 24) most = 24;
   int64_t blocks = t ? (t - 1) / most + 1 : 1;
   return up_to((t + blocks - 1) / blocks, 12);
@@ -107,7 +108,7 @@ static int prepare(lk_call *c, job *j, int back) {
   j->s = k->shape[2], j->d = q->shape[3], j->dv = c->x[2].shape[3];
   if (j->o.scale == 0) j->o.scale = j->d ? 1 / sqrt((double)j->d) : 1;
   j->ld = up_to(j->s ? j->s : 1, 16);
-  j->rows = block_rows(j->t, j->ld);
+  j->rows = block_rows(j->t, j->ld, j->o.causal);
   if (c->nin > 3) j->mask = spread_mask(&c->x[3], q->shape[0], j->heads, j->t, j->s);
   if (c->nin > 3 && back) j->gmask = spread_mask(&c->gx[3], q->shape[0], j->heads, j->t, j->s);
   return make_room(j, back);

@@ -134,6 +134,8 @@ static lk_status init_from_weight(lk_at *at, state *m) {
   if (!work) return lk_error(c, NULL);
   double *b = work, *d = b + s->out * k, *a = d + k, *residual = a + k * s->in;
   if (m->s == 0) lk_fail(c, LK_EARG, "lora: init from the weight needs alpha other than 0");
+  if (m->s < 0 && ((const config *)at->cfg)->init == INIT_PISSA)
+    lk_fail(c, LK_EARG, "lora: init=pissa needs alpha above 0, for sqrt(S / s)");
   if (!lk_error(c, NULL) && !factors(at, b, d, a, k)) {
     for (int64_t i = 0; i < r * s->in; i++) lk_view_set(&m->A->value, i, d[i / s->in] * a[i]);
     for (int64_t i = 0; i < s->out * r; i++) lk_view_set(&m->B->value, i, b[i / r * k + i % r] * d[i % r]);

@@ -74,8 +74,9 @@ lk_status lk_peft_check_keys(lk_peft_reading *r) {
     const lk_peft_key *k = find_key(r->format->keys, key);
     if (!k) k = find_key(shared, key);
     if (k && k->use == LK_PEFT_OFF && !is_off(j))
-      return lk_fail(r->ctx, LK_EARG, "adapter_config.json: %s is set, which changes what the adapter computes and "
-                                      "is not supported",
+      return lk_fail(r->ctx, LK_EARG,
+                     "adapter_config.json: %s is set, which changes what the adapter computes and "
+                     "is not supported",
                      key);
     size_t used = strlen(unknown);
     if (!k) snprintf(unknown + used, sizeof unknown - used, "%s%.60s", used ? ", " : "", key);
@@ -105,8 +106,7 @@ static const char *join(lk_peft_reading *r, const char *key, const lk_json *arra
       lk_peft_mistyped(r->ctx, key, "a list of strings", lk_json_at(array, i));
     else if (!*name || strpbrk(name, ", \t\r\n*?[\\") || !strncmp(name, "re:", 3))
       lk_fail(r->ctx, LK_EARG, "adapter_config.json: %s: '%.80s' cannot be the name of a module", key, name);
-    else
-      longer = lk_sprintf(r->ctx, "%s%s%s", text ? text : "", text ? "," : "", name);
+    else longer = lk_sprintf(r->ctx, "%s%s%s", text ? text : "", text ? "," : "", name);
     lk_free(r->ctx, text);
     text = longer;
   }
@@ -149,8 +149,9 @@ static lk_status read_layers_pattern(lk_peft_reading *r) {
   if (!pattern || !*pattern) return lk_error(r->ctx, NULL);
   const char *bad = pattern + strspn(pattern, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.,");
   if (*bad)
-    return lk_fail(r->ctx, LK_EARG, "adapter_config.json: layers_pattern '%.80s': only names are supported, not "
-                                    "regular expressions",
+    return lk_fail(r->ctx, LK_EARG,
+                   "adapter_config.json: layers_pattern '%.80s': only names are supported, not "
+                   "regular expressions",
                    pattern);
   r->options.layers_pattern = pattern;
   return LK_OK;
@@ -183,7 +184,7 @@ static int head_to_add(lk_peft_reading *r, const char *name) {
 /* PEFT adds the head of a task to modules_to_save by itself (PeftModelForSequenceClassification and the like). */
 static lk_status read_task(lk_peft_reading *r) {
   static const char *const heads[][2] = {
-      {"SEQ_CLS", "classifier"}, {"SEQ_CLS", "score"}, {"TOKEN_CLS", "classifier"},
+      {"SEQ_CLS", "classifier"}, {"SEQ_CLS", "score"},           {"TOKEN_CLS", "classifier"},
       {"TOKEN_CLS", "score"},    {"QUESTION_ANS", "qa_outputs"},
   };
   const char *task = lk_json_string(r->ctx, r->config, "task_type", "");
@@ -209,8 +210,9 @@ lk_status lk_peft_read_common(lk_peft_reading *r) {
   read_layers_pattern(r);
   if (lk_error(r->ctx, NULL)) return lk_error(r->ctx, NULL);
   if (lk_json_type(targets) == LK_JSON_STRING && (r->options.nlayers || r->options.layers_pattern))
-    return lk_fail(r->ctx, LK_EARG, "adapter_config.json: layers_to_transform and layers_pattern want target_modules "
-                                    "as a list, not as a string");
+    return lk_fail(r->ctx, LK_EARG,
+                   "adapter_config.json: layers_to_transform and layers_pattern want target_modules "
+                   "as a list, not as a string");
   return lk_peft_read_bias(r) ? lk_error(r->ctx, NULL) : read_task(r);
 }
 

@@ -38,8 +38,7 @@ static int take_apart(const lk_method *chain, shape *s) {
 static int is_uniform(const lk_at *at) {
   for (; at; at = at->next) {
     for (const lk_opt *o = at->method->cls->opts; o && o->key; o++)
-      if (strcmp(o->key, "r") && strcmp(o->key, "alpha") &&
-          lk_at_option(at, o->key, 0) != option(at->method, o->key))
+      if (strcmp(o->key, "r") && strcmp(o->key, "alpha") && lk_at_option(at, o->key, 0) != option(at->method, o->key))
         return 0;
     if (!is_uniform(at->inner)) return 0;
   }
@@ -251,8 +250,9 @@ static const char *read_init(lk_peft_reading *r) {
     return init_words[i].ours;
   }
   if (!strncmp(word, "pissa_niter_", 12))
-    lk_fail(r->ctx, LK_EARG, "adapter_config.json: init_lora_weights '%.40s' is not supported: its base weights were "
-                             "changed by a random decomposition; save it with path_initial_model_for_weight_conversion",
+    lk_fail(r->ctx, LK_EARG,
+            "adapter_config.json: init_lora_weights '%.40s' is not supported: its base weights were "
+            "changed by a random decomposition; save it with path_initial_model_for_weight_conversion",
             word);
   else lk_fail(r->ctx, LK_EARG, "adapter_config.json: init_lora_weights '%.60s' is unknown", word);
   return NULL;
@@ -271,10 +271,9 @@ static lk_status read_spec(lk_peft_reading *r) {
   lk_peft_number(dropout, p);
   if (lk_error(c, NULL)) return lk_error(c, NULL);
   if (dora && bias) return lk_fail(c, LK_EARG, "adapter_config.json: lora_bias cannot be combined with use_dora");
-  const char *lora = lk_peft_keep(r, lk_sprintf(c, "lora r=%lld alpha=%s%s%s%s%s", (long long)rank, alpha,
-                                                rslora ? " rslora" : "", bias ? " bias" : "",
-                                                strcmp(init, "default") ? " init=" : "",
-                                                strcmp(init, "default") ? init : ""));
+  const char *lora = lk_peft_keep(
+      r, lk_sprintf(c, "lora r=%lld alpha=%s%s%s%s%s", (long long)rank, alpha, rslora ? " rslora" : "",
+                    bias ? " bias" : "", strcmp(init, "default") ? " init=" : "", strcmp(init, "default") ? init : ""));
   if (!lora || (!dora && dropout == 0)) r->options.spec = lora;
   else if (!dora) r->options.spec = lk_peft_keep(r, lk_sprintf(c, "%s dropout=%s", lora, p));
   else if (dropout == 0) r->options.spec = lk_peft_keep(r, lk_sprintf(c, "%s | magnitude", lora));
@@ -288,42 +287,41 @@ static lk_status read_config(lk_peft_reading *r) {
   return read_pattern(r, "alpha_pattern", "alpha");
 }
 
-static const lk_peft_key keys[] = {
-    {"alora_invocation_tokens", LK_PEFT_OFF, "null"},
-    {"alpha_pattern", LK_PEFT_USED, NULL},
-    {"arrow_config", LK_PEFT_OFF, "null"},
-    {"bias", LK_PEFT_USED, NULL},
-    {"corda_config", LK_PEFT_INERT, "null"},
-    {"ensure_weight_tying", LK_PEFT_OFF, "false"},
-    {"eva_config", LK_PEFT_INERT, "null"},
-    {"exclude_modules", LK_PEFT_USED, "null"},
-    {"fan_in_fan_out", LK_PEFT_USED, NULL},
-    {"init_lora_weights", LK_PEFT_USED, NULL},
-    {"kasa_config", LK_PEFT_OFF, "null"},
-    {"layer_replication", LK_PEFT_OFF, "null"},
-    {"layers_pattern", LK_PEFT_USED, "null"},
-    {"layers_to_transform", LK_PEFT_USED, "null"},
-    {"loftq_config", LK_PEFT_INERT, "{}"},
-    {"lora_alpha", LK_PEFT_USED, NULL},
-    {"lora_bias", LK_PEFT_USED, NULL},
-    {"lora_dropout", LK_PEFT_USED, NULL},
-    {"lora_ga_config", LK_PEFT_INERT, "null"},
-    {"megatron_config", LK_PEFT_INERT, "null"},
-    {"megatron_core", LK_PEFT_INERT, "\"megatron.core\""},
-    {"modules_to_save", LK_PEFT_USED, "null"},
-    {"monteclora_config", LK_PEFT_OFF, "null"},
-    {"qalora_group_size", LK_PEFT_INERT, "16"},
-    {"r", LK_PEFT_USED, NULL},
-    {"rank_pattern", LK_PEFT_USED, NULL},
-    {"target_modules", LK_PEFT_USED, NULL},
-    {"target_parameters", LK_PEFT_OFF, "null"},
-    {"trainable_token_indices", LK_PEFT_OFF, "null"},
-    {"use_bdlora", LK_PEFT_OFF, "null"},
-    {"use_dora", LK_PEFT_USED, NULL},
-    {"use_qalora", LK_PEFT_OFF, "false"},
-    {"use_rslora", LK_PEFT_USED, NULL},
-    {"velora_config", LK_PEFT_OFF, "null"},
-    {0}};
+static const lk_peft_key keys[] = {{"alora_invocation_tokens", LK_PEFT_OFF, "null"},
+                                   {"alpha_pattern", LK_PEFT_USED, NULL},
+                                   {"arrow_config", LK_PEFT_OFF, "null"},
+                                   {"bias", LK_PEFT_USED, NULL},
+                                   {"corda_config", LK_PEFT_INERT, "null"},
+                                   {"ensure_weight_tying", LK_PEFT_OFF, "false"},
+                                   {"eva_config", LK_PEFT_INERT, "null"},
+                                   {"exclude_modules", LK_PEFT_USED, "null"},
+                                   {"fan_in_fan_out", LK_PEFT_USED, NULL},
+                                   {"init_lora_weights", LK_PEFT_USED, NULL},
+                                   {"kasa_config", LK_PEFT_OFF, "null"},
+                                   {"layer_replication", LK_PEFT_OFF, "null"},
+                                   {"layers_pattern", LK_PEFT_USED, "null"},
+                                   {"layers_to_transform", LK_PEFT_USED, "null"},
+                                   {"loftq_config", LK_PEFT_INERT, "{}"},
+                                   {"lora_alpha", LK_PEFT_USED, NULL},
+                                   {"lora_bias", LK_PEFT_USED, NULL},
+                                   {"lora_dropout", LK_PEFT_USED, NULL},
+                                   {"lora_ga_config", LK_PEFT_INERT, "null"},
+                                   {"megatron_config", LK_PEFT_INERT, "null"},
+                                   {"megatron_core", LK_PEFT_INERT, "\"megatron.core\""},
+                                   {"modules_to_save", LK_PEFT_USED, "null"},
+                                   {"monteclora_config", LK_PEFT_OFF, "null"},
+                                   {"qalora_group_size", LK_PEFT_INERT, "16"},
+                                   {"r", LK_PEFT_USED, NULL},
+                                   {"rank_pattern", LK_PEFT_USED, NULL},
+                                   {"target_modules", LK_PEFT_USED, NULL},
+                                   {"target_parameters", LK_PEFT_OFF, "null"},
+                                   {"trainable_token_indices", LK_PEFT_OFF, "null"},
+                                   {"use_bdlora", LK_PEFT_OFF, "null"},
+                                   {"use_dora", LK_PEFT_USED, NULL},
+                                   {"use_qalora", LK_PEFT_OFF, "false"},
+                                   {"use_rslora", LK_PEFT_USED, NULL},
+                                   {"velora_config", LK_PEFT_OFF, "null"},
+                                   {0}};
 
 const lk_peft_format lk_peft_lora = {.peft_type = "LORA",
                                      .prefix = "base_model.model.",

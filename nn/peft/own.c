@@ -81,11 +81,11 @@ static lk_status read_config(lk_peft_reading *r) {
   return read_overrides(r);
 }
 
-static const lk_peft_key keys[] = {
-    {"bias", LK_PEFT_USED, NULL},           {"exclude", LK_PEFT_USED, NULL},   {"format_version", LK_PEFT_USED, NULL},
-    {"layers", LK_PEFT_USED, NULL},         {"layers_pattern", LK_PEFT_USED, NULL},
-    {"modules_to_save", LK_PEFT_USED, NULL}, {"overrides", LK_PEFT_USED, NULL}, {"spec", LK_PEFT_USED, NULL},
-    {"targets", LK_PEFT_USED, NULL},        {0}};
+static const lk_peft_key keys[] = {{"bias", LK_PEFT_USED, NULL},           {"exclude", LK_PEFT_USED, NULL},
+                                   {"format_version", LK_PEFT_USED, NULL}, {"layers", LK_PEFT_USED, NULL},
+                                   {"layers_pattern", LK_PEFT_USED, NULL}, {"modules_to_save", LK_PEFT_USED, NULL},
+                                   {"overrides", LK_PEFT_USED, NULL},      {"spec", LK_PEFT_USED, NULL},
+                                   {"targets", LK_PEFT_USED, NULL},        {0}};
 
 const lk_peft_format lk_peft_own = {.peft_type = "LORIKEET",
                                     .prefix = "",

@@ -80,9 +80,30 @@ lk_status lk_peft_write_targets(const lk_adapter *a, lk_json *config);
 char *lk_peft_escape(lk_ctx *c, const char *path);
 
 /* ---- tensors.c ---- */
+
+/* A parameter and the tensor that holds it. */
+typedef struct lk_peft_tensor {
+  lk_param *param;
+  char *name, *other; /* in the file; another spelling that is read too, or NULL */
+  const lk_stored *stored;
+  int of_bias; /* a copy of an adapted layer's bias */
+} lk_peft_tensor;
+
+typedef struct lk_peft_tensors {
+  lk_ctx *ctx;
+  const char *prefix, *at_name; /* "@name" behind names in memory, or "" */
+  lk_peft_tensor *list;
+  size_t n, capacity;
+} lk_peft_tensors;
+
 lk_status lk_peft_write_tensors(lk_adapter *a, const lk_peft_format *f, const char *path);
-/* Gives the adapter's parameters the values in the file.  What is missing, unexpected or misshapen is listed in one
- * error before anything is changed. */
+/* Gives the adapter's parameters the values in the file; or changes none of them. */
 lk_status lk_peft_read_tensors(lk_adapter *a, const lk_peft_format *f, lk_safetensors *file, const char *path);
+/* A tensor's values as f32 or f64, bf16 and f16 widened; *owned: to be freed, or NULL. */
+lk_status lk_peft_values(lk_ctx *c, lk_safetensors *file, const lk_stored *s, lk_view *v, void **owned);
+
+/* ---- compare.c ---- */
+/* Finds the tensor of every parameter.  All that does not fit is listed in one error. */
+lk_status lk_peft_compare(const lk_adapter *a, lk_peft_tensors *e, lk_safetensors *file, const char *path);
 
 #endif

@@ -1,0 +1,174 @@
+/* compare.c: an adapter against a file of tensors: what is missing, unexpected or misshapen, in one message. */
+#include "peft.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- what does not fit, in one message ---- */
+
+enum { MISSING, UNEXPECTED, MISSHAPEN, UNTYPED, OTHER_BASE, KINDS };
+static const char *const words[] = {"missing", "unexpected", "misshapen", "of a type that is not read",
+                                    "unlike the model's frozen weight"};
+
+typedef struct {
+  int kind;
+  const lk_peft_tensor *e; /* or NULL */
+  const lk_stored *s;      /* or NULL */
+} problem;
+
+typedef struct {
+  lk_ctx *ctx;
+  problem *list;
+  size_t n, capacity;
+} problems;
+
+static void note(problems *p, int kind, const lk_peft_tensor *e, const lk_stored *s) {
+  if (!lk_grow(p->ctx, &p->list, &p->capacity, p->n + 1, sizeof *p->list)) p->list[p->n++] = (problem){kind, e, s};
+}
+
+static lk_view shape_of(const lk_stored *s) {
+  lk_view v = {.ndim = s->ndim};
+  memcpy(v.shape, s->shape, sizeof v.shape);
+  return v;
+}
+
+static int describe(const problem *p, char *text, size_t size) {
+  char a[160], b[160];
+  lk_view v;
+  switch (p->kind) {
+  case MISSING:
+    return snprintf(text, size, "%s", p->e->name);
+  case UNTYPED:
+    return snprintf(text, size, "%s is %s", p->s->name, p->s->dtype);
+  case MISSHAPEN:
+    v = shape_of(p->s);
+    return snprintf(text, size, "%s is %s, want %s", p->s->name, lk_view_format(&v, a),
+                    lk_view_format(&p->e->param->value, b));
+  default:
+    return snprintf(text, size, "%s", p->s->name);
+  }
+}
+
+/* "; 9 missing: a, b, ..." behind the text, in at most `room` bytes. */
+static void list_kind(const problems *p, int kind, int n, char *text, size_t room) {
+  char one[600];
+  size_t used = strlen(text), end = used + room;
+  used += (size_t)snprintf(text + used, room, "%s%d %s: ", used ? "; " : "", n, words[kind]);
+  for (size_t i = 0; i < p->n && n > 0; i++) {
+    if (p->list[i].kind != kind) continue;
+    size_t more = (size_t)describe(&p->list[i], one, sizeof one);
+    if (more >= sizeof one || used + more + (--n ? 7 : 1) > end) {
+      snprintf(text + used, end - used, "...");
+      return;
+    }
+    used += (size_t)snprintf(text + used, end - used, "%s%s", one, n ? ", " : "");
+  }
+}
+
+static lk_status report(const problems *p, const lk_adapter *a, const char *path) {
+  char text[560] = "";
+  int count[KINDS] = {0}, kinds = 0;
+  for (size_t i = 0; i < p->n; i++) kinds += !count[p->list[i].kind]++;
+  for (int k = 0; k < KINDS; k++)
+    if (count[k]) list_kind(p, k, count[k], text, (sizeof text - 1) / (size_t)kinds);
+  if (!p->n) return lk_error(p->ctx, NULL);
+  return lk_fail(p->ctx, LK_EFORMAT, "%.160s does not fit adapter '%.30s': %s", path, a->name, text);
+}
+
+/* ---- comparing ---- */
+
+static int is_read(const char *dtype) {
+  return !strcmp(dtype, "F32") || !strcmp(dtype, "F64") || !strcmp(dtype, "BF16") || !strcmp(dtype, "F16");
+}
+
+/* PEFT before August 2026 looked for the biases of adapted layers under a wrong name and saved none of them. */
+static int lacks_all_biases(const lk_peft_tensors *e) {
+  int biases = 0, found = 0;
+  for (size_t i = 0; i < e->n; i++) {
+    biases += e->list[i].of_bias;
+    found += e->list[i].of_bias && e->list[i].stored;
+  }
+  if (biases && !found) lk_warn(e->ctx, "adapter_load: the file has no biases of adapted layers; they stay the base's");
+  return biases && !found;
+}
+
+static void compare_tensors(const lk_adapter *a, lk_peft_tensors *e, const lk_safetensors *file, problems *bad) {
+  for (size_t i = 0; i < e->n; i++) {
+    lk_peft_tensor *one = &e->list[i];
+    one->stored = lk_safetensors_find(file, one->name);
+    if (!one->stored && one->other) one->stored = lk_safetensors_find(file, one->other);
+  }
+  int no_biases = a->options->bias == LK_BIAS_ADAPTED && lacks_all_biases(e);
+  for (size_t i = 0; i < e->n; i++) {
+    lk_peft_tensor *one = &e->list[i];
+    const lk_stored *s = one->stored;
+    lk_view shape = {0};
+    if (s) shape = shape_of(s);
+    if (!s && one->of_bias && no_biases) continue;
+    if (!s) note(bad, MISSING, one, s);
+    else if (!lk_view_same_shape(&shape, &one->param->value)) note(bad, MISSHAPEN, one, s);
+    else if (!is_read(s->dtype)) note(bad, UNTYPED, one, s);
+  }
+}
+
+static int is_claimed(const lk_peft_tensors *e, const lk_stored *s) {
+  for (size_t i = 0; i < e->n; i++)
+    if (e->list[i].stored == s) return 1;
+  return 0;
+}
+
+static int ends_with(const char *text, const char *end) {
+  size_t n = strlen(text), k = strlen(end);
+  return n >= k && !strcmp(text + n - k, end);
+}
+
+/* PEFT writes these besides the copies themselves when bias is "all". */
+static int is_spurious(const char *name) {
+  return ends_with(name, ".modules_to_save.bias") || ends_with(name, ".original_module.bias");
+}
+
+/* The frozen weight of an adapted layer, which PEFT adds for embeddings: "<prefix><path>.base_layer.weight". */
+static const lk_param *base_weight(const lk_adapter *a, const char *prefix, const char *name) {
+  lk_module *root = lk_model_root(a->model);
+  size_t start = strlen(prefix);
+  if (strncmp(name, prefix, start) || !ends_with(name, ".base_layer.weight")) return NULL;
+  size_t n = strlen(name) - start - strlen(".base_layer.weight");
+  for (lk_module *m = root; m; m = lk_module_walk(root, m))
+    if (m->site && strlen(m->path) == n && !strncmp(m->path, name + start, n) && lk_site_chain(m->site, a))
+      return m->site->weight;
+  return NULL;
+}
+
+/* Is it the model's own weight, up to the rounding of bf16? */
+static int same_base(lk_ctx *c, const lk_param *p, lk_safetensors *file, const lk_stored *s) {
+  lk_view shape = shape_of(s), v;
+  void *owned;
+  if (!lk_view_same_shape(&shape, &p->value) || !is_read(s->dtype) || lk_peft_values(c, file, s, &v, &owned)) return 0;
+  int64_t same = 0, n = lk_view_count(&v);
+  for (int64_t i = 0; i < n; i++) {
+    double ours = lk_view_get(&p->value, i);
+    same += fabs(lk_view_get(&v, i) - ours) <= 0x1p-8 * fabs(ours);
+  }
+  lk_free(c, owned);
+  return same == n;
+}
+
+static void compare_rest(const lk_adapter *a, const lk_peft_tensors *e, lk_safetensors *file, problems *bad) {
+  for (size_t i = 0; i < lk_safetensors_count(file) && !lk_error(e->ctx, NULL); i++) {
+    const lk_stored *s = lk_safetensors_at(file, i);
+    if (is_claimed(e, s) || is_spurious(s->name)) continue;
+    const lk_param *base = base_weight(a, e->prefix, s->name);
+    if (!base) note(bad, UNEXPECTED, NULL, s);
+    else if (!same_base(e->ctx, base, file, s)) note(bad, OTHER_BASE, NULL, s);
+  }
+}
+
+lk_status lk_peft_compare(const lk_adapter *a, lk_peft_tensors *e, lk_safetensors *file, const char *path) {
+  problems bad = {.ctx = e->ctx};
+  compare_tensors(a, e, file, &bad);
+  compare_rest(a, e, file, &bad);
+  report(&bad, a, path);
+  lk_free(e->ctx, bad.list);
+  return lk_error(e->ctx, NULL);
+}
