@@ -8,8 +8,6 @@
  * base is never touched: merge, and the adapted network costs no more than the first; detach, and the first is back. */
 #include "course.h"
 
-#include <string.h>
-
 enum { BATCH = 50, TESTED = 500, CLASSES = 10, LOGITS = TESTED * CLASSES };
 
 typedef struct net {

@@ -8,8 +8,6 @@
  * model holds several adapters under names, which add up with weights. */
 #include "course.h"
 
-#include <string.h>
-
 enum { ROWS = 64, WIDTH = 16, HIDDEN = 32, ALL = ROWS * WIDTH, STEPS = 400 };
 
 typedef struct net {

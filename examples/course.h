@@ -4,6 +4,7 @@
 #include <lorikeet.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 /* The last line of each main: tells the first error, if there was one, and gives the exit status.  Errors are sticky, so
  * asking once is enough; what a program claims and finds untrue it reports with lk_fail, and so lands here too. */

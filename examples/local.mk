@@ -6,7 +6,10 @@ course = \
   %D%/03_mlp \
   %D%/04_conv_lora \
   %D%/05_compose \
-  %D%/06_own_op
+  %D%/06_own_op \
+  %D%/07_own_adapter \
+  %D%/08_save_load \
+  %D%/09_vit
 
 programs = \
   %D%/finetune \
@@ -39,7 +42,7 @@ noinst_PROGRAMS += $(course) $(programs)
 TESTS += $(course)
 
 # Built again by make installcheck, outside the tree, against the installed library.
-installcheck_examples = %D%/06_own_op.c
+installcheck_examples = %D%/06_own_op.c %D%/07_own_adapter.c
 
 installcheck-local:
 	cd $(srcdir) && CC='$(CC)' CFLAGS='$(LK_LDFLAGS)' libdir='$(libdir)' pkgconfigdir='$(pkgconfigdir)' DESTDIR='$(DESTDIR)' \

@@ -65,18 +65,15 @@ void lk_count_flops(lk_call *c, double flops) { c->tape->flops += flops; }
 /* ---- views as ops want them ---- */
 
 int lk_view_expand(lk_view *v, const lk_view *shape) {
-  lk_view r = *shape;
-  int changed = v->ndim != shape->ndim;
-  r.p = v->p;
-  r.dtype = v->dtype;
-  for (int d = 0; d < r.ndim; d++) {
-    int s = d - (r.ndim - v->ndim);
-    int repeats = s < 0 || (v->shape[s] == 1 && r.shape[d] != 1);
-    changed |= repeats;
-    r.stride[d] = repeats ? 0 : v->stride[s];
+  if (lk_view_same_shape(v, shape)) return 0;
+  int more = shape->ndim - v->ndim;
+  for (int d = shape->ndim - 1; d >= 0; d--) {
+    int repeats = d < more || (v->shape[d - more] == 1 && shape->shape[d] != 1);
+    v->stride[d] = repeats ? 0 : v->stride[d - more];
+    v->shape[d] = shape->shape[d];
   }
-  *v = r;
-  return changed;
+  v->ndim = shape->ndim;
+  return 1;
 }
 
 /* Memory of the view's extent that stands for what a backward did not declare as read: NaN, index 0. */
@@ -297,6 +294,7 @@ static int prepare(lk_tape *t, lk_frame *f, lk_node *n) {
     n->off = (size_t)((char *)f->y.p - t->nodes[n->root].mem);
     return 0;
   }
+  if (!op->fwd) return lk_op_fail(c, LK_EARG, "it has no forward");
   if (!lk_view_contiguous(&f->y)) return lk_op_fail(c, LK_EARG, "its shape function gave the result strides");
   n->size = lk_view_bytes(&f->y);
   n->mem = lk_pool_get(&t->pool, n->size);
@@ -304,17 +302,18 @@ static int prepare(lk_tape *t, lk_frame *f, lk_node *n) {
   return n->mem ? 0 : -1;
 }
 
-/* Pins what the recorded backward will read (in a recomputed scope: what lies outside of it). */
+/* Pins what the recorded backward will read; in a recomputed scope what lies outside of it, and that once more for
+ * the replay. */
 static void pin_reads(lk_tape *t, lk_node *n) {
   uint32_t first = t->redo ? t->scopes[t->redo].first : UINT32_MAX;
   int flags = n->op->flags;
-  for (int i = flags & LK_OP_VIEW ? n->nin : 0; i < n->nin; i++) {
+  for (int i = n->op->fwd ? 0 : n->nin; i < n->nin; i++) {
     uint32_t root = t->nodes[n->in[i]].root;
     lk_node *r = &t->nodes[root];
     int reads = (n->reads & LK_X(i)) != 0;
     if (i || !(flags & LK_OP_INPLACE)) r->used = 1;
     if (reads) r->lock = 1;
-    if (reads && root < first) r->pins++;
+    if (root < first) r->pins += (uint32_t)(reads + (t->redo != 0));
     if (r->param && !r->param_seen && (reads || t->redo)) {
       r->param_seen = 1;
       r->param_version = r->param->version;

@@ -17,7 +17,9 @@
 #include <cpuid.h>
 #endif
 
-#define PACK_ON_STACK 8192 /* floats */
+#define PACK_ON_STACK 8192 /* floats of a block of b copied for the kernel */
+#define PACK_COLUMNS 256   /* columns of such a block, at most */
+#define PACK_ROWS 4        /* rows of a that make the copy worth while */
 #define SMALL 16777216.0   /* m n k up to which a product is cut into pieces instead of given to BLIS's threads */
 #define THIN 128           /* the same for products with so few rows or columns */
 #define TILE 32            /* columns of the kernel's tile */
@@ -141,26 +143,35 @@ static void run_kernel(const product *q) {
                   (float)q->beta, (float *)q->y, q->rsy);
 }
 
+/* The same with b copied in blocks, for its columns are not adjacent. */
+static void run_kernel_packing(const product *q) {
+  float packed[PACK_ON_STACK];
+  for (int64_t j = 0; j < q->n; j += PACK_COLUMNS) {
+    product r = *q;
+    r.n = q->n - j < PACK_COLUMNS ? q->n - j : PACK_COLUMNS;
+    r.y += bytes_of(q, j);
+    int64_t depth = PACK_ON_STACK / r.n;
+    for (int64_t p = 0; p < q->k; p += depth) {
+      r.k = q->k - p < depth ? q->k - p : depth;
+      r.a = q->a + bytes_of(q, p * q->csa);
+      r.b = q->b + bytes_of(q, p * q->rsb + j * q->csb);
+      r.rsb = q->rsb, r.csb = q->csb;
+      pack(&r, packed);
+      r.b = (const char *)packed, r.rsb = r.n, r.csb = 1;
+      r.beta = p ? 1 : q->beta;
+      run_kernel(&r);
+    }
+  }
+}
+
 /* An oriented product with one thread. */
 static void run(const product *q) {
+  int kernel = q->dtype == LK_F32 && q->csy == 1 && !is_large(q) && lk_kernel_usable();
   if (q->m == 0 || q->n == 0) return;
-  if (q->k == 0 || q->alpha == 0) {
-    scale(q);
-    return;
-  }
-  if (q->dtype != LK_F32 || q->csy != 1 || is_large(q) || !lk_kernel_usable()) {
-    run_blis(q, 1, !is_large(q));
-  } else if (q->csb == 1) {
-    run_kernel(q);
-  } else if (q->m >= 4 && q->k * q->n <= PACK_ON_STACK) {
-    float packed[PACK_ON_STACK];
-    product r = *q;
-    pack(q, packed);
-    r.b = (const char *)packed, r.rsb = q->n, r.csb = 1;
-    run_kernel(&r);
-  } else {
-    run_blis(q, 1, 1);
-  }
+  if (q->k == 0 || q->alpha == 0) scale(q);
+  else if (kernel && q->csb == 1) run_kernel(q);
+  else if (kernel && q->m >= PACK_ROWS) run_kernel_packing(q);
+  else run_blis(q, 1, !is_large(q));
 }
 
 void lk_gemm_raw(lk_dtype dtype, int64_t m, int64_t n, int64_t k, double alpha, const void *a, int64_t rsa, int64_t csa,

@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-#define PIECE 1e6 /* multiplications worth a thread's while */
+#define PIECE 1e6     /* multiplications worth a thread's while */
+#define LEAST_ROWS 48 /* below which a piece would be packing rather than multiplying */
 
 typedef struct batched {
   lk_view a, b, y;
@@ -134,12 +135,13 @@ static void large_ones(lk_call *c, const batched *q) {
     }
 }
 
+/* Cut into items: an element of y, or some of its rows if that is much work; bits depend on sizes only. */
 static void many(lk_call *c, batched *q, int64_t m, int64_t n, int64_t k) {
   double work = (double)m * (double)n * (double)k * (double)q->sums;
   lk_count_flops(c, 2 * work * (double)q->free);
-  q->rows = m;
-  if (work > 2 * PIECE) q->rows = (int64_t)(PIECE / work * (double)m / 12 + 1) * 12;
-  if (q->rows > m) q->rows = m;
+  double cuts = work / PIECE, most = (double)((m - 1) / LEAST_ROWS + 1);
+  q->pieces = cuts < 1 ? 1 : (int64_t)(cuts < most ? cuts : most);
+  q->rows = ((m - 1) / q->pieces / 12 + 1) * 12;
   q->pieces = (m - 1) / q->rows + 1;
   double grain = work > 0 ? PIECE / (work / (double)q->pieces) : 1e9;
   lk_parallel(c->threads, q->free * q->pieces, grain < 1 ? 1 : grain > 1e9 ? 1000000000 : (int64_t)grain, items, q);

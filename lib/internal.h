@@ -61,6 +61,7 @@ typedef struct lk_node {
   uint32_t version; /* of the root when this handle was made */
   uint32_t reads, want;
   uint8_t nin, needs, leaf, done;
+  uint8_t kept; /* lk_keep: visible until reset */
   size_t off; /* bytes from the root's memory, and from its gradient */
   lk_view v;  /* shape and strides; the memory is root->mem + off */
   uint32_t seq;

@@ -14,7 +14,11 @@
 
 #define ALIGN 64
 
-static size_t round_up(size_t n) { return ((n ? n : 1) + ALIGN - 1) & ~(size_t)(ALIGN - 1); }
+/* A multiple of ALIGN, at least one; what is too large for that stays too large for any allocator. */
+static size_t round_up(size_t n) {
+  if (n > SIZE_MAX - 2 * ALIGN) return SIZE_MAX - 2 * ALIGN + 1;
+  return ((n ? n : 1) + ALIGN - 1) & ~(size_t)(ALIGN - 1);
+}
 static char *aligned(char *p) { return (char *)(((uintptr_t)p + ALIGN - 1) & ~(uintptr_t)(ALIGN - 1)); }
 
 static void remove_hole(lk_pool *m, size_t i) {
@@ -31,6 +35,7 @@ static void insert_hole(lk_pool *m, size_t i, lk_span s) {
 /* Holes never outnumber blocks and chunks by more than one, so putting back never allocates. */
 static int reserve(lk_pool *m, size_t chunks) {
   size_t before = m->hole_capacity, need = m->blocks + chunks + 3;
+  if (need <= before) return 0;
   if (lk_grow(m->ctx, &m->hole, &m->hole_capacity, need, sizeof *m->hole)) return -1;
   m->allocations += m->hole_capacity != before;
   return 0;
@@ -55,12 +60,22 @@ static int add_chunk(lk_pool *m, size_t size) {
   return 0;
 }
 
+/* The first of the smallest holes that hold n bytes; nhole if there is none. */
+static size_t best_fit(const lk_pool *m, size_t n) {
+  size_t best = m->nhole, least = SIZE_MAX;
+  for (size_t i = 0; i < m->nhole && least > n; i++) {
+    if (m->hole[i].size < n || m->hole[i].size >= least) continue;
+    least = m->hole[i].size;
+    best = i;
+  }
+  return best;
+}
+
 void *lk_pool_get(lk_pool *m, size_t size) {
-  size_t n = round_up(size), best = SIZE_MAX;
-  if (n < size || reserve(m, m->nchunk)) return NULL;
-  for (size_t i = 0; i < m->nhole; i++)
-    if (m->hole[i].size >= n && (best == SIZE_MAX || m->hole[i].size < m->hole[best].size)) best = i;
-  if (best == SIZE_MAX) {
+  size_t n = round_up(size);
+  if (reserve(m, m->nchunk)) return NULL;
+  size_t best = best_fit(m, n);
+  if (best == m->nhole) {
     size_t grow = m->reserved / 4;
     if (grow < ((size_t)1 << 16)) grow = (size_t)1 << 16;
     if (add_chunk(m, grow > n ? round_up(grow) : n)) return NULL;
@@ -90,7 +105,8 @@ void lk_pool_put(lk_pool *m, void *block, size_t size) {
   while (p < aligned(m->chunk[k].p) || p >= aligned(m->chunk[k].p) + m->chunk[k].size) k++;
   for (size_t high = m->nhole; i < high;) { /* first hole behind the block */
     size_t mid = (i + high) / 2;
-    if (m->hole[mid].chunk < k || (m->hole[mid].chunk == k && m->hole[mid].p < p)) i = mid + 1;
+    int before = m->hole[mid].chunk < k || (m->hole[mid].chunk == k && m->hole[mid].p < p);
+    if (before) i = mid + 1;
     else high = mid;
   }
   int joins_before = i > 0 && m->hole[i - 1].chunk == k && m->hole[i - 1].p + m->hole[i - 1].size == p;

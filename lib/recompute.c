@@ -1,7 +1,8 @@
 /* recompute.c: scopes that keep nothing inside and are run again in backward.
  *
- * At the end of such a scope: mark backwards what a replay must make again, and pin what that needs from
- * outside.  In backward: run the marked nodes, each value freed after its last reader. */
+ * Inside such a scope whatever is used from outside is pinned.  At its end: mark backwards what a replay must make
+ * again, and unpin what that does not need.  In backward: run the marked nodes, each value freed after its last
+ * reader. */
 #include "internal.h"
 
 #include <assert.h>
@@ -50,11 +51,10 @@ void lk_recompute_close(lk_tape *t, lk_scope *s) {
     lk_node *n = &t->nodes[id];
     if (n->redo & REDO_ROOT) n->lock = 1;
     if (lk_is_source(t, id) && !(n->redo & REDO_ROOT)) lk_node_unpin(t, id); /* nobody will need it again */
-    if (!runs_again(t, id)) continue;
-    for (int i = 0; i < n->nin; i++) {
+    for (int i = 0; i < n->nin && n->op->fwd; i++) { /* pinned when they were used */
       if (inside(t, s, n->in[i])) continue;
-      lk_root(t, n->in[i])->lock = 1;
-      lk_node_pin(t, n->in[i]);
+      if (runs_again(t, id)) lk_root(t, n->in[i])->lock = 1;
+      else lk_node_unpin(t, n->in[i]);
     }
   }
 }

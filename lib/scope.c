@@ -63,7 +63,7 @@ static int survivors(lk_tape *t, const lk_scope *s, int n, const lk_tensor *resu
   for (uint32_t id = s->first; id < t->n; id++) {
     const lk_node *q = &t->nodes[id];
     int result = is_result(t, id, n, results);
-    if (q->needs || (q->owner && !result)) return -1;
+    if (q->needs || q->kept || (q->owner && !result)) return -1;
     if (result && k == 2 * LK_MAX_RESULTS) return -1;
     if (result) keep[k++] = id;
   }
@@ -150,13 +150,17 @@ lk_tensor lk_scope_end(lk_tape *t, uint32_t scope, lk_tensor result) {
 }
 
 void lk_drop(lk_tape *t, lk_tensor x) {
-  if (!t || t->ctx->status || !lk_node_get(t, x, "drop", 0)) return;
+  lk_node *n = t && !t->ctx->status ? lk_node_get(t, x, "drop", 0) : NULL;
+  if (!n) return;
+  n->kept = 0;
   lk_node_unlist(t, x.id);
   lk_node_own(t, x.id, 0);
 }
 
 void lk_keep(lk_tape *t, lk_tensor x) {
-  if (!t || t->ctx->status || !lk_node_get(t, x, "keep", 0) || t->nodes[x.id].owner == 1) return;
+  lk_node *n = t && !t->ctx->status ? lk_node_get(t, x, "keep", 0) : NULL;
+  if (!n) return;
+  n->kept = 1;
   lk_node_unlist(t, x.id);
   lk_node_own(t, x.id, 1);
 }

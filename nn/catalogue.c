@@ -94,12 +94,17 @@ static int64_t chain_size(const lk_at *a) {
   return n;
 }
 
+static void widen(int *width, const char *text) {
+  if ((int)strlen(text) > *width) *width = (int)strlen(text);
+}
+
 static void put_sites_of(text *t, lk_model *model, const lk_adapter *a) {
   static const char *const kinds[] = {"", "linear", "embedding", "", "conv2d"};
   int width = 4;
   int64_t total = 0;
   for (lk_module *m = &model->root; m; m = lk_module_walk(&model->root, m))
-    if (m->site && lk_site_chain(m->site, a) && (int)strlen(m->path) > width) width = (int)strlen(m->path);
+    if (m->site && lk_site_chain(m->site, a)) widen(&width, m->path);
+  for (const lk_param *p = a->stand_ins; p; p = p->next) widen(&width, ((lk_param *)p->owner)->name);
   put(t, "%-*s  %-9s  %7s  %7s  %10s\n", width, "site", "kind", "in", "out", "trained");
   for (lk_module *m = &model->root; m; m = lk_module_walk(&model->root, m)) {
     const lk_at *chain = m->site ? lk_site_chain(m->site, a) : NULL;

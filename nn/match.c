@@ -195,20 +195,43 @@ static int mark_hits(lk_model *model, const lk_attach_options *o, const char *pa
   return found;
 }
 
+/* A pattern without a match is an error, for foreign files a warning. */
+static void complain(lk_model *model, const lk_attach_options *o, const char *pattern, lk_site **sites, int n) {
+  static const char none[] = "matches no module that can be adapted; close: ";
+  lk_ctx *c = model->root.ctx;
+  char text[300];
+  lk_attach_options all_layers = *o;
+  int elsewhere = 0;
+  all_layers.nlayers = 0;
+  for (int i = 0; o->nlayers && i < n; i++) elsewhere |= hits(c, &all_layers, pattern, sites[i]);
+  if (elsewhere) strcpy(text, "matches no module in the layers that are asked for");
+  else strcpy(text, none);
+  if (!elsewhere) closest(model, pattern, text + sizeof none - 1, sizeof text - sizeof none);
+  if (o->lenient) lk_warn(c, "attach: target '%s' %s", pattern, text);
+  else lk_fail(c, LK_EARG, "attach: target '%s' %s", pattern, text);
+}
+
 static lk_status mark_all(lk_model *model, const lk_attach_options *o, lk_site **sites, int n, char *marked) {
   lk_ctx *c = model->root.ctx;
   const char *list = o->targets;
-  char close[200];
   int patterns = 0;
   for (char *p; (p = lk_pattern_next(c, &list)); lk_free(c, p)) {
     patterns++;
-    if (mark_hits(model, o, p, sites, n, marked) || lk_error(c, NULL)) continue;
-    closest(model, p, close, sizeof close);
-    if (o->lenient) lk_warn(c, "attach: target '%s' matches no module; close: %s", p, close);
-    else lk_fail(c, LK_EARG, "attach: target '%s' matches no module that can be adapted; close: %s", p, close);
+    if (!mark_hits(model, o, p, sites, n, marked) && !lk_error(c, NULL)) complain(model, o, p, sites, n);
   }
   if (!patterns) return lk_fail(c, LK_EARG, "attach: no targets are given");
   return lk_error(c, NULL);
+}
+
+/* A pattern that excludes nothing is probably a slip. */
+static void check_excludes(lk_model *model, const lk_attach_options *o, lk_site **sites, int n) {
+  lk_ctx *c = model->root.ctx;
+  const char *list = o->exclude;
+  for (char *p; list && (p = lk_pattern_next(c, &list)); lk_free(c, p)) {
+    int found = 0;
+    for (int i = 0; i < n && !found; i++) found = lk_match(c, p, sites[i]->module->path);
+    if (!found && !lk_error(c, NULL)) lk_warn(c, "attach: '%s' excludes nothing", p);
+  }
 }
 
 lk_status lk_match_targets(lk_model *model, const lk_attach_options *o, lk_target_match *match) {
@@ -223,6 +246,7 @@ lk_status lk_match_targets(lk_model *model, const lk_attach_options *o, lk_targe
   }
   char *marked = lk_alloc(c, (size_t)n + 1);
   if (marked && !mark_all(model, o, sites, n, marked)) {
+    check_excludes(model, o, sites, n);
     for (int i = 0; i < n; i++)
       if (marked[i]) sites[kept++] = sites[i];
     if (!kept) lk_fail(c, LK_EARG, "attach: the targets '%s' leave no module to adapt", o->targets);

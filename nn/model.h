@@ -33,6 +33,9 @@ void lk_method_free(lk_ctx *ctx, lk_method *m);
 /* Applies "r=4 alpha=8" to cfg of a class; keys that the class does not have are counted as not used. */
 lk_status lk_options_apply(lk_ctx *ctx, const lk_adapter_class *cls, void *cfg, const char *options, int *used);
 
+/* A number with a decimal point, whatever the locale; 0 if the text is none. */
+int lk_spec_number(const char *text, double *value);
+
 /* match.c */
 typedef struct lk_target_match {
   lk_site **sites;

@@ -5,6 +5,9 @@
  * Where settings have changed too, a crash in the short time between the two leaves new tensors beside the old
  * config: reading it fails with the list of what does not fit, unless all shapes are the same.
  *
+ * PEFT puts the adapter "default" into the directory itself and others into folders of their names.  Saving writes
+ * exactly where it is told; loading takes the directory if there is a config in it, else its folder of the name.
+ *
  * Specification: PEFT's PeftModel.save_pretrained and LoraConfig, https://github.com/huggingface/peft. */
 #include "peft/peft.h"
 

@@ -3,7 +3,9 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <locale.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,6 +48,17 @@ double lk_at_option(const lk_at *at, const char *key, double missing) {
   return o ? fetch(o, at->cfg) : missing;
 }
 
+int lk_spec_number(const char *text, double *value) {
+  char local[64], *end;
+  size_t n = strcspn(text, ".");
+  int length = snprintf(local, sizeof local, "%.*s%s%s", (int)n, text, text[n] ? localeconv()->decimal_point : "",
+                        text[n] ? text + n + 1 : "");
+  if (length <= 0 || (size_t)length >= sizeof local || strchr(text, ',')) return 0;
+  errno = 0;
+  *value = strtod(local, &end);
+  return !*end && !errno;
+}
+
 static lk_status set_word(lk_ctx *c, const lk_adapter_class *cls, const lk_opt *o, void *cfg, const char *value) {
   int i = find_word(o->words, value);
   if (i < 0) return lk_fail(c, LK_EARG, "%s: %s=%s: want one of %s (%s)", cls->name, o->key, value, o->words, o->help);
@@ -55,16 +68,14 @@ static lk_status set_word(lk_ctx *c, const lk_adapter_class *cls, const lk_opt *
 
 /* value NULL: a flag that stands alone. */
 static lk_status set_option(lk_ctx *c, const lk_adapter_class *cls, const lk_opt *o, void *cfg, const char *value) {
-  char *end;
+  double v = 1;
   if (!value && o->type != LK_OPT_FLAG)
     return lk_fail(c, LK_EARG, "%s: %s wants a value: %s=... (%s)", cls->name, o->key, o->key, o->help);
   if (o->type == LK_OPT_WORD) return set_word(c, cls, o, cfg, value);
   if (value && o->type == LK_OPT_FLAG && !strcmp(value, "true")) value = "1";
   if (value && o->type == LK_OPT_FLAG && !strcmp(value, "false")) value = "0";
   double low = o->type == LK_OPT_FLAG ? 0 : o->low, high = o->type == LK_OPT_FLAG ? 1 : o->high;
-  errno = 0;
-  double v = value ? strtod(value, &end) : 1;
-  int bad = value && (end == value || *end || errno);
+  int bad = value && !lk_spec_number(value, &v);
   if (bad || !(v >= low && v <= high) || (o->type != LK_OPT_REAL && v != floor(v)))
     return lk_fail(c, LK_EARG, "%s: %s=%s: want %s in [%.10g, %.10g] (%s)", cls->name, o->key, value,
                    o->type == LK_OPT_REAL ? "a number" : "an integer", low, high, o->help);

@@ -36,11 +36,6 @@ violations=$(
   own_directory lib
   own_directory nn
   own_directory examples
-  bracketed examples | while read -r file name; do
-    case $name in
-      lorikeet/*) echo "$file includes <$name> instead of <lorikeet.h>" ;;
-    esac
-  done
   quoted include | while read -r file name; do
     echo "$file includes \"$name\"; public headers use <lorikeet/...>"
   done

@@ -50,6 +50,13 @@ static inline void expect_warning(const char *words) {
   ck_abort_msg("there is no warning '%s' among %d", words, lk_warning_count(ctx));
 }
 
+static inline lk_view recorded(lk_safetensors *f, const char *name) {
+  lk_view v;
+  lk_safetensors_get(f, name, &v);
+  fine();
+  return v;
+}
+
 /* A path in the golden directory; valid until the call after the next. */
 static const char *golden_path(const char *name) {
   static char paths[2][4400];

@@ -38,6 +38,9 @@ if [ -n "$missing" ]; then
 fi
 if [ -n "$extra" ]; then
   echo "symbols.sh: exported, but declared in no public header:" $extra >&2
+  case $extra in
+    *.resolver*) echo "symbols.sh: (GCC exports target clones whatever their visibility: LK_CLONES wants static functions)" >&2 ;;
+  esac
   status=1
 fi
 if [ -f .libs/liblorikeet.a ]; then

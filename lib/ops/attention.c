@@ -279,6 +279,9 @@ static double pairs(const job *j) {
   return n * (double)(j->c->y->shape[0] * j->heads);
 }
 
+/* Heads of a piece of work: some neighbours, if there are enough for many threads. */
+static int64_t grain_of(int64_t heads) { return heads < 32 ? 1 : 4; }
+
 static int fwd(lk_call *c) {
   job j;
   if (prepare(c, &j, 0)) return -1;
@@ -286,7 +289,7 @@ static int fwd(lk_call *c) {
   j.lse = lk_save(c, (size_t)(heads * j.t * size_of(&j)));
   if (!j.lse) return -1;
   lk_count_flops(c, 2 * pairs(&j) * (double)(j.d + j.dv));
-  lk_parallel(c->threads, heads, 1, forward_heads, &j);
+  lk_parallel(c->threads, heads, grain_of(heads), forward_heads, &j);
   return 0;
 }
 
@@ -306,7 +309,8 @@ static int bwd(lk_call *c) {
   int v = c->want & LK_X(2) ? 1 : 0;
   j.lse = c->saved;
   lk_count_flops(c, 2 * pairs(&j) * ((double)((q + k) * j.d) + (double)((v + scores) * j.dv)));
-  lk_parallel(threads_for(c, &j), c->y->shape[0] * j.heads, 1, backward_heads, &j);
+  int64_t heads = c->y->shape[0] * j.heads;
+  lk_parallel(threads_for(c, &j), heads, grain_of(heads), backward_heads, &j);
   return 0;
 }
 

@@ -170,12 +170,23 @@ void lk_scores_softmax_back(const lk_scores *b, void *s, void *dp, const void *l
 
 /* ---- between strided matrices and packed ones ---- */
 
+/* Where the heads of a position are neighbours, the next head's row follows this one: its rows are too far apart for the
+ * processor to see them coming. */
+#if defined __GNUC__
+#define PREFETCH_NEXT(row, n)                                                                                          \
+  for (uintptr_t i_ = 0, size_ = (uintptr_t)(n) * sizeof *(row); i_ < size_; i_ += 64)                                 \
+  __builtin_prefetch((const void *)((uintptr_t)(row) + size_ + i_))
+#else
+#define PREFETCH_NEXT(row, n) (void)(row)
+#endif
+
 LK_CLONES void lk_scores_pack(const lk_view *x, void *to) {
   int64_t n = x->shape[1], step = x->stride[1];
   LK_REAL(x->dtype, {
     for (int64_t r = 0; r < x->shape[0]; r++) {
       const R *from = (const R *)x->p + r * x->stride[0];
       R *t = (R *)to + r * n;
+      PREFETCH_NEXT(from, n);
       if (step == 1)
         for (int64_t i = 0; i < n; i++) t[i] = from[i];
       else
@@ -186,6 +197,7 @@ LK_CLONES void lk_scores_pack(const lk_view *x, void *to) {
 
 void lk_scores_pack_transposed(const lk_view *x, void *to, int64_t ld) {
   if (x->dtype == LK_F32 && x->stride[1] == 1) {
+    for (int64_t r = 0; r < x->shape[0]; r++) PREFETCH_NEXT((const float *)x->p + r * x->stride[0], x->shape[1]);
     lk_kernel_transpose(x->shape[0], x->shape[1], x->p, x->stride[0], to, ld);
     return;
   }
@@ -202,6 +214,7 @@ LK_CLONES void lk_scores_unpack_scaled(const lk_view *y, const void *from, const
     for (int64_t r = 0; r < y->shape[0]; r++) {
       const R *restrict f = (const R *)from + r * n;
       R *restrict to = (R *)y->p + r * y->stride[0];
+      PREFETCH_NEXT(to, n);
       R scale = ((const R *)inverse)[r];
       for (int64_t i = 0; i < n; i++) to[i] = f[i] * scale;
     }
@@ -214,6 +227,7 @@ LK_CLONES void lk_scores_unpack_add(const lk_view *y, const void *from) {
     for (int64_t r = 0; r < y->shape[0]; r++) {
       const R *restrict f = (const R *)from + r * n;
       R *restrict to = (R *)y->p + r * y->stride[0];
+      PREFETCH_NEXT(to, n);
       if (step == 1)
         for (int64_t i = 0; i < n; i++) to[i] += f[i];
       else

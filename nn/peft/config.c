@@ -3,7 +3,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Keys of every config of PEFT (PeftConfigMixin, PeftConfig). */
@@ -127,6 +126,13 @@ static const char *names(lk_peft_reading *r, const char *key, const char *string
 
 /* ---- reading ---- */
 
+const char *lk_peft_number(lk_peft_reading *r, const lk_json *j) {
+  double value;
+  int whole = lk_json_is_real(j, &value) && value == floor(value) && fabs(value) < 1e15;
+  return lk_peft_keep(r,
+                      whole ? lk_sprintf(r->ctx, "%lld", (long long)value) : lk_json_dump(r->ctx, j, LK_JSON_COMPACT));
+}
+
 lk_status lk_peft_read_layers(lk_peft_reading *r, const lk_json *j, const char *key) {
   int64_t layer;
   size_t n = lk_json_type(j) == LK_JSON_ARRAY ? lk_json_count(j) : lk_json_type(j) > LK_JSON_NULL;
@@ -217,14 +223,6 @@ lk_status lk_peft_read_common(lk_peft_reading *r) {
 }
 
 /* ---- writing ---- */
-
-const char *lk_peft_number(double value, char text[32]) {
-  for (int digits = 1; digits <= 17; digits++) {
-    snprintf(text, 32, "%.*g", digits, value);
-    if (strtod(text, NULL) == value) break;
-  }
-  return text;
-}
 
 lk_status lk_peft_write_layers(const lk_adapter *a, lk_json *config, const char *key) {
   lk_ctx *c = lk_model_ctx(a->model);

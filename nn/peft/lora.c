@@ -5,7 +5,7 @@
 #include "peft.h"
 
 #include <math.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Which of a chain's methods is which. */
@@ -68,12 +68,16 @@ static char *peft_pattern(lk_ctx *c, const char *pattern) {
   return strpbrk(pattern, "*?[\\") ? NULL : lk_peft_escape(c, pattern);
 }
 
-/* The value behind "key=" in "r=4 alpha=8", or NULL. */
-static const char *find_value(const char *options, const char *key) {
+/* The value behind "key=" in "r=4 alpha=8"; 0 if it is not there. */
+static int find_value(const char *options, const char *key, double *value) {
+  char word[64];
   size_t n = strlen(key);
-  for (const char *s = options; *(s += strspn(s, " ,\t")); s += strcspn(s, " ,\t"))
-    if (!strncmp(s, key, n) && s[n] == '=') return s + n + 1;
-  return NULL;
+  for (const char *s = options; *(s += strspn(s, " ,\t")); s += strcspn(s, " ,\t")) {
+    if (strncmp(s, key, n) || s[n] != '=') continue;
+    snprintf(word, sizeof word, "%.*s", (int)strcspn(s + n + 1, " ,\t"), s + n + 1);
+    return lk_spec_number(word, value);
+  }
+  return 0;
 }
 
 static lk_status set_number(lk_ctx *c, lk_json *object, const char *key, double value) {
@@ -88,11 +92,11 @@ static lk_json *map_of_overrides(const lk_adapter *a, const char *key) {
   lk_json *map = lk_json_object(c);
   int bad = !map;
   for (int i = 0; i < o->noverrides && !bad; i++) {
-    const char *value = find_value(o->overrides[i].options, key);
-    if (!value) continue;
+    double value;
+    if (!find_value(o->overrides[i].options, key, &value)) continue;
     char *pattern = peft_pattern(c, o->overrides[i].pattern);
     bad = !pattern;
-    if (pattern && !lk_json_get(map, pattern)) bad = set_number(c, map, pattern, strtod(value, NULL)) != LK_OK;
+    if (pattern && !lk_json_get(map, pattern)) bad = set_number(c, map, pattern, value) != LK_OK;
     lk_free(c, pattern);
   }
   if (!bad) return map;
@@ -159,13 +163,19 @@ static lk_status write_pattern(const lk_adapter *a, lk_json *config, const char 
 
 /* ---- writing: the rest ---- */
 
-static const char *const inits[] = {"default", "gaussian", "random", "pissa", "olora"}; /* of lora's option */
-
-static lk_status write_init(lk_ctx *c, lk_json *config, int init) {
-  const char *word = inits[init];
-  if (!strcmp(word, "default") || !strcmp(word, "random"))
-    return lk_json_set_bool(c, config, "init_lora_weights", !strcmp(word, "default"));
-  return lk_json_set_string(c, config, "init_lora_weights", word);
+/* The word that lora's option has; PEFT's but for two. */
+static lk_status write_init(lk_ctx *c, const lk_method *lora, lk_json *config) {
+  static const char key[] = "init_lora_weights";
+  const lk_opt *o = lora->cls->opts;
+  while (strcmp(o->key, "init")) o++;
+  const char *words = o->words;
+  for (int i = (int)option(lora, "init"); i > 0; i--) words += strcspn(words, "|") + 1;
+  char *word = lk_strndup(c, words, strcspn(words, "|"));
+  if (word && !strcmp(word, "default")) lk_json_set_bool(c, config, key, 1);
+  else if (word && !strcmp(word, "random")) lk_json_set_bool(c, config, key, 0);
+  else if (word) lk_json_set_string(c, config, key, word);
+  lk_free(c, word);
+  return lk_error(c, NULL);
 }
 
 /* Are there linear layers, and are all of them stored [in, out]?  PEFT corrects the flag layer by layer. */
@@ -192,7 +202,7 @@ static lk_status write_config(const lk_adapter *a, lk_json *config) {
   lk_json_set_bool(c, config, "use_dora", s.magnitude != NULL);
   lk_json_set_bool(c, config, "lora_bias", option(s.lora, "bias") != 0);
   lk_json_set_bool(c, config, "fan_in_fan_out", is_fan_in_fan_out(a));
-  write_init(c, config, (int)option(s.lora, "init"));
+  write_init(c, s.lora, config);
   write_pattern(a, config, "rank_pattern", "r", option(s.lora, "r"));
   return write_pattern(a, config, "alpha_pattern", "alpha", option(s.lora, "alpha"));
 }
@@ -203,15 +213,14 @@ static lk_status read_pattern(lk_peft_reading *r, const char *name, const char *
   const lk_json *map = lk_json_get(r->config, name);
   const char *pattern;
   void *at = NULL;
-  char number[32];
   if (lk_json_type(map) <= LK_JSON_NULL) return LK_OK;
   if (lk_json_type(map) != LK_JSON_OBJECT) return lk_peft_mistyped(r->ctx, name, "an object", map);
   for (const lk_json *j; (j = lk_json_next(map, &at, &pattern)) && !lk_error(r->ctx, NULL);) {
     double value;
     if (!lk_json_is_real(j, &value)) return lk_peft_mistyped(r->ctx, name, "an object of numbers", j);
     const char *ours = lk_peft_keep(r, lk_sprintf(r->ctx, PEFT_BEGIN "%s)", pattern));
-    const char *options = lk_peft_keep(r, lk_sprintf(r->ctx, "%s=%s", key, lk_peft_number(value, number)));
-    lk_peft_override(r, ours, options);
+    const char *number = lk_peft_number(r, j);
+    if (number) lk_peft_override(r, ours, lk_peft_keep(r, lk_sprintf(r->ctx, "%s=%s", key, number)));
   }
   return lk_error(r->ctx, NULL);
 }
@@ -258,26 +267,31 @@ static const char *read_init(lk_peft_reading *r) {
   return NULL;
 }
 
+/* A number of the config as a spec has it, or `missing`. */
+static const char *number(lk_peft_reading *r, const char *key, const char *missing) {
+  const lk_json *j = lk_json_get(r->config, key);
+  lk_json_real(r->ctx, r->config, key, 0); /* refuses another kind */
+  return lk_json_type(j) <= LK_JSON_NULL || lk_error(r->ctx, NULL) ? missing : lk_peft_number(r, j);
+}
+
 static lk_status read_spec(lk_peft_reading *r) {
   lk_ctx *c = r->ctx;
-  char alpha[32], p[32];
-  const char *init = read_init(r);
+  const char *init = read_init(r), *alpha = number(r, "lora_alpha", "8"), *p = number(r, "lora_dropout", "0");
   int64_t rank = lk_json_int(c, r->config, "r", 8);
-  double dropout = lk_json_real(c, r->config, "lora_dropout", 0);
   int dora = lk_json_bool(c, r->config, "use_dora", 0), rslora = lk_json_bool(c, r->config, "use_rslora", 0);
   int bias = lk_json_bool(c, r->config, "lora_bias", 0);
   lk_json_bool(c, r->config, "fan_in_fan_out", 0); /* the layers know */
-  lk_peft_number(lk_json_real(c, r->config, "lora_alpha", 8), alpha);
-  lk_peft_number(dropout, p);
   if (lk_error(c, NULL)) return lk_error(c, NULL);
   if (dora && bias) return lk_fail(c, LK_EARG, "adapter_config.json: lora_bias cannot be combined with use_dora");
-  const char *lora = lk_peft_keep(
-      r, lk_sprintf(c, "lora r=%lld alpha=%s%s%s%s%s", (long long)rank, alpha, rslora ? " rslora" : "",
-                    bias ? " bias" : "", strcmp(init, "default") ? " init=" : "", strcmp(init, "default") ? init : ""));
-  if (!lora || (!dora && dropout == 0)) r->options.spec = lora;
-  else if (!dora) r->options.spec = lk_peft_keep(r, lk_sprintf(c, "%s dropout=%s", lora, p));
-  else if (dropout == 0) r->options.spec = lk_peft_keep(r, lk_sprintf(c, "%s | magnitude", lora));
-  else r->options.spec = lk_peft_keep(r, lk_sprintf(c, "dropout p=%s (%s | magnitude)", p, lora));
+  int plain = !strcmp(init, "default"), drops = strcmp(p, "0") != 0;
+  const char *lora =
+      lk_peft_keep(r, lk_sprintf(c, "lora r=%lld alpha=%s%s%s%s%s", (long long)rank, alpha, rslora ? " rslora" : "",
+                                 bias ? " bias" : "", plain ? "" : " init=", plain ? "" : init));
+  if (!lora) return lk_error(c, NULL);
+  if (dora && drops) r->options.spec = lk_peft_keep(r, lk_sprintf(c, "dropout p=%s (%s | magnitude)", p, lora));
+  else if (dora) r->options.spec = lk_peft_keep(r, lk_sprintf(c, "%s | magnitude", lora));
+  else if (drops) r->options.spec = lk_peft_keep(r, lk_sprintf(c, "%s dropout=%s", lora, p));
+  else r->options.spec = lora;
   return lk_error(c, NULL);
 }
 

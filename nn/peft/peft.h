@@ -59,6 +59,8 @@ void lk_peft_reading_free(lk_peft_reading *r);
 /* An error: "adapter_config.json: KEY must be WANT, not an integer". */
 lk_status lk_peft_mistyped(lk_ctx *c, const char *key, const char *want, const lk_json *j);
 lk_status lk_peft_override(lk_peft_reading *r, const char *pattern, const char *options);
+/* A number as a spec has it: 8, 0.1. */
+const char *lk_peft_number(lk_peft_reading *r, const lk_json *j);
 /* Refuses keys that must be off and collects a warning about unknown ones. */
 lk_status lk_peft_check_keys(lk_peft_reading *r);
 /* target_modules, exclude_modules, modules_to_save, layers_to_transform, layers_pattern, bias, task_type. */
@@ -70,8 +72,6 @@ lk_status lk_peft_read_bias(lk_peft_reading *r);
 lk_status lk_peft_write_common(const lk_adapter *a, const lk_peft_format *f, lk_json *config);
 lk_status lk_peft_write_layers(const lk_adapter *a, lk_json *config, const char *key);
 const char *lk_peft_bias_word(const lk_peft_format *f, lk_bias_mode mode);
-/* The fewest digits that read back to the same number, for a spec. */
-const char *lk_peft_number(double value, char text[32]);
 
 /* ---- targets.c ---- */
 /* target_modules and what narrows it, so that PEFT's rules select exactly the adapted modules. */

@@ -1,0 +1,427 @@
+/* test_adapters.c: what every adapter class must keep to, built in or a user's, at every kind of layer: nothing here
+ * names a class. */
+#include "adapters.h"
+
+static test_allocator heap;
+static lk_ctx *ctx;
+static lk_model *model;
+static lk_site *site;
+static lk_tape *t;
+static test_data data;
+
+/* ---- set-up: a model of one layer, loops over all specs and layers ---- */
+
+static void setup(void) {
+  ctx = test_ctx(&heap, 0);
+  t = lk_tape_new(ctx);
+}
+
+static void close_model(void) {
+  lk_model_free(model);
+  model = NULL;
+}
+
+static void teardown(void) {
+  close_model();
+  lk_tape_free(t);
+  lk_ctx_free(ctx);
+  ck_assert_uint_eq(heap.live, 0);
+}
+
+static void fine(const char *what) {
+  const char *message;
+  ck_assert_msg(!lk_error(ctx, &message), "%s: %s", what, message);
+}
+
+static void open_model(const test_layer *l, lk_dtype dtype, int flags) {
+  close_model();
+  model = lk_model_new(ctx, dtype, flags);
+  site = test_make_layer(model, l);
+  test_register(model);
+  fine(l->name);
+  test_data_make(&data, l, dtype);
+}
+
+/* Attaches; 0 when that is refused, which must be with a sentence that begins with who refuses. */
+static int attach(const test_spec *s, const test_layer *l) {
+  const char *message;
+  if (!lk_attach(model, "default", s->text, "site")) return 1;
+  lk_status status = lk_error(ctx, &message);
+  ck_assert_msg(status == LK_EARG && strlen(message) > 20, "%s at %s: %s", s->text, l->name, message);
+  ck_assert_ptr_null(site->stacks);
+  lk_error_clear(ctx);
+  return 0;
+}
+
+/* Calls fn with every spec attached at every layer where it can be; a spec without changed options must attach
+ * wherever its classes say, every other one somewhere. */
+static void for_each(void (*fn)(const test_spec *s, const test_layer *l)) {
+  for (int i = 0; i < test_nspecs; i++) {
+    const test_spec *s = &test_specs[i];
+    int attached = 0;
+    for (int j = 0; j < TEST_LAYERS; j++) {
+      const test_layer *l = &test_layers[j];
+      open_model(l, LK_F64, 0);
+      int ok = attach(s, l);
+      attached += ok;
+      ck_assert_msg(!s->is_default || ok == test_fits(s, l), "%s at %s: attached %d", s->text, l->name, ok);
+      if (ok) fn(s, l);
+      fine(s->text);
+    }
+    ck_assert_msg(attached, "%s attaches nowhere", s->text);
+  }
+}
+
+/* The layer's output as doubles, in training or evaluation; its size. */
+static int forward(int training, double values[TEST_MOST]) {
+  lk_tape_reset(t);
+  if (training) lk_train(t, (uint64_t)training, 0);
+  return test_values(t, lk_site_forward(site, t, test_input(&data, t)), values);
+}
+
+static double loss_now(int training) {
+  lk_tape_reset(t);
+  if (training) lk_train(t, (uint64_t)training, 0);
+  return lk_item(t, test_loss(t, lk_site_forward(site, t, test_input(&data, t))));
+}
+
+static void backward(int training) {
+  int n;
+  lk_param **p = lk_trainable(model, &n);
+  for (int i = 0; i < n; i++) lk_param_zero_grad(p[i]);
+  lk_free(ctx, p);
+  lk_tape_reset(t);
+  if (training) lk_train(t, (uint64_t)training, 0);
+  lk_backward(t, test_loss(t, lk_site_forward(site, t, test_input(&data, t))));
+}
+
+/* ---- options ---- */
+
+/* The spec of class k with "key=value", and of a wrapper an adapter inside. */
+static void refuse(const lk_adapter_class *k, const lk_opt *o, const char *value) {
+  char spec[120], key[40];
+  const char *message;
+  snprintf(spec, sizeof spec, "%s %s%s%s", k->name, o->key, value, k->caps & LK_WRAPPER ? " (gain)" : "");
+  snprintf(key, sizeof key, "%s: %s", k->name, o->key);
+  ck_assert_msg(lk_attach(model, "default", spec, "site") == LK_EARG, "'%s' is not refused", spec);
+  lk_error(ctx, &message);
+  ck_assert_msg(!strncmp(message, key, strlen(key)) && strstr(message, "want"), "'%s': %s", spec, message);
+  ck_assert_msg(strstr(message, o->help) != NULL, "'%s': %s", spec, message);
+  ck_assert_ptr_null(site->stacks);
+  lk_error_clear(ctx);
+}
+
+static void refuse_number(const lk_adapter_class *k, const lk_opt *o, double value) {
+  char text[60];
+  snprintf(text, sizeof text, "=%.17g", value);
+  refuse(k, o, text);
+}
+
+/* The ends of the range belong to it; nothing is allocated for a model of shapes. */
+static void accept(const lk_adapter_class *k, const lk_opt *o, double value) {
+  char spec[120];
+  const char *message;
+  snprintf(spec, sizeof spec, "%s %s=%.17g%s", k->name, o->key, value, k->caps & LK_WRAPPER ? " (gain)" : "");
+  if (!lk_attach(model, "default", spec, "site")) {
+    ck_assert_double_eq(lk_at_option(site->stacks->chain, o->key, -99), value);
+    ck_assert_int_eq(lk_detach(model, "default"), LK_OK);
+    return;
+  }
+  lk_error(ctx, &message);
+  ck_assert_msg(!strstr(message, "want "), "'%s': %s", spec, message);
+  lk_error_clear(ctx);
+}
+
+static void check_option(const lk_adapter_class *k, const lk_opt *o) {
+  static const char *const never[] = {"=", "=x", "=1x", "=nan", "=inf", "=1e999", "=1 =1"};
+  double step = o->type == LK_OPT_REAL ? 1e-3 * fmax(1, fabs(o->high)) : 1;
+  ck_assert_msg(o->help && *o->help, "%s: %s has no help", k->name, o->key);
+  if (o->type == LK_OPT_WORD) {
+    refuse(k, o, "=nonsense");
+    refuse(k, o, "=");
+    refuse(k, o, "");
+    return;
+  }
+  for (size_t i = 0; i + 1 < sizeof never / sizeof *never; i++) refuse(k, o, never[i]);
+  refuse_number(k, o, o->low - step);
+  refuse_number(k, o, o->high + step);
+  if (o->type != LK_OPT_REAL) refuse_number(k, o, o->low + 0.5);
+  if (o->type != LK_OPT_FLAG) refuse(k, o, "");
+  accept(k, o, o->low);
+  accept(k, o, o->high);
+  accept(k, o, o->def);
+}
+
+START_TEST(options) {
+  const lk_adapter_class *k;
+  open_model(&test_layers[0], LK_F64, LK_SHAPES_ONLY);
+  for (int i = 0; (k = test_class(i)); i++) {
+    ck_assert_msg(k->summary && *k->summary && k->cite && *k->cite, "%s says not what it is", k->name);
+    ck_assert_msg(k->weight || !(k->caps & LK_AFFINE), "%s is affine and has no weight", k->name);
+    for (const lk_opt *o = k->opts; o && o->key; o++) check_option(k, o);
+  }
+}
+END_TEST
+
+START_TEST(defaults) {
+  const lk_adapter_class *k;
+  open_model(&test_layers[0], LK_F64, 0);
+  for (int i = 0; i < test_nspecs; i++) {
+    const test_spec *s = &test_specs[i];
+    if (!s->is_default || lk_attach(model, "default", s->text, "site")) continue;
+    for (const lk_opt *o = s->cls->opts; o && o->key; o++)
+      ck_assert_double_eq(lk_at_option(site->stacks->chain, o->key, -99), o->def);
+    ck_assert_double_eq(lk_at_option(site->stacks->chain, "no such option", -99), -99);
+    lk_detach(model, "default");
+  }
+  for (int i = 0; (k = test_class(i)); i++) ck_assert_ptr_eq(lk_adapter_find_class(model, k->name), k);
+  ck_assert_ptr_null(lk_adapter_find_class(model, "nothing"));
+  ck_assert_ptr_null(lk_adapter_find_class(NULL, test_users[0]->name));
+}
+END_TEST
+
+/* ---- the start ---- */
+
+static void check_noop(const test_spec *s, const test_layer *l) {
+  double before[TEST_MOST], after[TEST_MOST];
+  if (!s->is_default || !(test_caps(s) & LK_NOOP_AT_START)) return;
+  for (int training = 0; training < 2; training++) {
+    int n = forward(training, after);
+    lk_set_active(model, 0, NULL, NULL);
+    ck_assert_int_eq(forward(training, before), n);
+    lk_set_active(model, 1, (const char *const[]){"default"}, NULL);
+    ck_assert_msg(test_error(after, before, n) < 1e-14, "%s at %s: changed by %g in %s", s->text, l->name,
+                  test_error(after, before, n), training ? "training" : "evaluation");
+  }
+}
+
+START_TEST(noop_at_start) { for_each(check_noop); }
+END_TEST
+
+/* ---- gradients ---- */
+
+static void check_reached(const test_spec *s, const test_layer *l) {
+  int n;
+  test_perturb_trained(model);
+  for (int training = 0; training < 2; training++) {
+    backward(training);
+    lk_param **p = lk_trainable(model, &n);
+    ck_assert_msg(n > 0, "%s at %s: nothing trains", s->text, l->name);
+    for (int i = 0; i < n; i++) {
+      double largest = 0;
+      lk_view g = p[i]->value;
+      g.p = p[i]->grad;
+      for (int64_t k = 0; p[i]->has_grad && k < lk_param_count(p[i]); k++) largest = fmax(largest, fabs(lk_view_get(&g, k)));
+      int expected = !(s->cls->caps & LK_WRAPPER) || s->is_default || !training;
+      ck_assert_msg(!expected || largest > 0, "%s at %s: %s gets no gradient", s->text, l->name, p[i]->name);
+    }
+    lk_free(ctx, p);
+    ck_assert_ptr_null(site->weight->grad);
+  }
+}
+
+START_TEST(gradients_arrive) { for_each(check_reached); }
+END_TEST
+
+/* Central differences of the loss against the gradient, element by element. */
+static void check_difference(const char *what, lk_view value, lk_view grad, int training) {
+  double error = 0, largest = 1;
+  for (int64_t i = 0; i < lk_view_count(&value); i++) {
+    double was = lk_view_get(&value, i), h = 1e-5 * fmax(1, fabs(was));
+    lk_view_set(&value, i, was + h);
+    double up = loss_now(training);
+    lk_view_set(&value, i, was - h);
+    double down = loss_now(training);
+    lk_view_set(&value, i, was);
+    double want = (up - down) / (2 * h), got = lk_view_get(&grad, i);
+    error = fmax(error, isfinite(got) ? fabs(got - want) : INFINITY);
+    largest = fmax(largest, fabs(want));
+  }
+  ck_assert_msg(error < 1e-7 * largest, "%s: gradient is off by %g of %g in %s", what, error, largest,
+                training ? "training" : "evaluation");
+}
+
+/* The gradient of x is copied, since every forward clears it. */
+static void check_gradient(const test_spec *s, const test_layer *l) {
+  double gx[TEST_MOST];
+  char what[300];
+  int n;
+  test_perturb_trained(model);
+  for (int training = 0; training < 2; training++) {
+    backward(training);
+    lk_view copy = data.gx;
+    copy.p = gx;
+    if (l->kind != LK_SITE_EMBEDDING) lk_view_copy(&copy, &data.gx);
+    lk_param **p = lk_trainable(model, &n);
+    for (int i = 0; i < n; i++) {
+      lk_view g = p[i]->value;
+      g.p = p[i]->grad;
+      snprintf(what, sizeof what, "%s at %s: %s", s->text, l->name, p[i]->name);
+      check_difference(what, p[i]->value, g, training);
+    }
+    snprintf(what, sizeof what, "%s at %s: x", s->text, l->name);
+    if (l->kind != LK_SITE_EMBEDDING) check_difference(what, data.x, copy, training);
+    lk_free(ctx, p);
+  }
+}
+
+START_TEST(gradients_are_right) { for_each(check_gradient); }
+END_TEST
+
+/* ---- twins: the change of the weight, and of the output ---- */
+
+/* Gradients of what trains, one after the other; their number. */
+static int gradients(double values[TEST_MOST * 4]) {
+  int n, used = 0;
+  lk_param **p = lk_trainable(model, &n);
+  for (int i = 0; i < n; i++) {
+    lk_view g = p[i]->value;
+    g.p = p[i]->grad;
+    for (int64_t k = 0; p[i]->has_grad && k < lk_param_count(p[i]) && used < 4 * TEST_MOST; k++)
+      values[used++] = lk_view_get(&g, k);
+  }
+  lk_free(ctx, p);
+  return used;
+}
+
+/* Does a training pass draw anything? */
+static int draws(void) {
+  double a[TEST_MOST], b[TEST_MOST];
+  int n = forward(1, a);
+  forward(2, b);
+  return memcmp(a, b, (size_t)n * sizeof *a) != 0;
+}
+
+static void check_twin(const test_spec *s, const test_layer *l) {
+  double y[TEST_MOST], folded[TEST_MOST], g[4 * TEST_MOST], h[4 * TEST_MOST];
+  if (!(test_caps(s) & LK_AFFINE)) return;
+  test_perturb_trained(model);
+  for (int training = 0; training < 2 - draws(); training++) {
+    int n = forward(training, y), m;
+    backward(training);
+    m = gradients(g);
+    lk_tape_reset(t);
+    if (training) lk_train(t, 1, 0);
+    lk_tensor W = lk_site_weight(site, t), b = lk_site_bias(site, t);
+    lk_chain_weight(site->stacks->chain, t, &W, &b);
+    lk_tensor out = lk_site_base(site, t, test_input(&data, t), W, b);
+    ck_assert_int_eq(test_values(t, out, folded), n);
+    int trains;
+    lk_param **p = lk_trainable(model, &trains);
+    for (int i = 0; i < trains; i++) lk_param_zero_grad(p[i]);
+    lk_free(ctx, p);
+    lk_backward(t, test_loss(t, out));
+    ck_assert_int_eq(gradients(h), m);
+    ck_assert_msg(test_error(folded, y, n) < 1e-12, "%s at %s: twins differ by %g", s->text, l->name,
+                  test_error(folded, y, n));
+    ck_assert_msg(test_error(h, g, m) < 1e-12, "%s at %s: gradients of twins differ by %g", s->text, l->name,
+                  test_error(h, g, m));
+  }
+}
+
+START_TEST(twins) { for_each(check_twin); }
+END_TEST
+
+/* ---- repeatability ---- */
+
+/* The same draws in the same step, others in another; recomputation changes no bit. */
+static void check_repeats(const test_spec *s, const test_layer *l) {
+  double a[TEST_MOST], b[TEST_MOST], g[4 * TEST_MOST], h[4 * TEST_MOST];
+  test_perturb_trained(model);
+  int n = forward(1, a);
+  forward(3, b);
+  forward(1, b);
+  ck_assert_msg(!memcmp(a, b, (size_t)n * sizeof *a), "%s at %s: not repeatable", s->text, l->name);
+  backward(1);
+  int m = gradients(g);
+  backward(1);
+  gradients(h);
+  ck_assert_msg(!memcmp(g, h, (size_t)m * sizeof *g), "%s at %s: gradients not repeatable", s->text, l->name);
+}
+
+START_TEST(repeatable) { for_each(check_repeats); }
+END_TEST
+
+/* ---- merging and taking off ---- */
+
+static void check_merge(const test_spec *s, const test_layer *l) {
+  double y[TEST_MOST], merged[TEST_MOST], bits[2][TEST_MOST], now[2][TEST_MOST];
+  size_t size = lk_view_bytes(&site->weight->value), bias = site->bias ? lk_view_bytes(&site->bias->value) : 0;
+  lk_merge_report first, second;
+  const char *message;
+  test_perturb_trained(model);
+  memcpy(bits[0], site->weight->value.p, size);
+  if (bias) memcpy(bits[1], site->bias->value.p, bias);
+  int n = forward(0, y), merges = !lk_merge(model, &first);
+  lk_error(ctx, &message);
+  ck_assert_msg(merges || strlen(message) > 20, "%s at %s: %s", s->text, l->name, message);
+  ck_assert_msg(merges || !(test_caps(s) & LK_AFFINE) || strstr(message, "bias"), "%s at %s: %s", s->text, l->name,
+                message);
+  ck_assert_msg(!merges || test_caps(s) & LK_AFFINE, "%s at %s: was merged", s->text, l->name);
+  lk_error_clear(ctx);
+  ck_assert_int_eq(lk_is_merged(model), merges);
+  if (merges) {
+    ck_assert_int_eq(first.sites, 1);
+    ck_assert_str_eq(first.site ? first.site : "block.site", "block.site");
+    memcpy(now[0], site->weight->value.p, size);
+    ck_assert_int_eq(lk_merge(model, &second), LK_OK);
+    ck_assert_msg(!memcmp(now[0], site->weight->value.p, size), "%s at %s: merged twice", s->text, l->name);
+  }
+  ck_assert_int_eq(forward(0, merged), n);
+  ck_assert_msg(test_error(merged, y, n) < 1e-12, "%s at %s: merged is off by %g", s->text, l->name,
+                test_error(merged, y, n));
+  ck_assert_int_eq(lk_unmerge(model), LK_OK);
+  ck_assert_int_eq(lk_unmerge(model), LK_OK);
+  ck_assert(!memcmp(bits[0], site->weight->value.p, size) && (!bias || !memcmp(bits[1], site->bias->value.p, bias)));
+}
+
+START_TEST(merging) { for_each(check_merge); }
+END_TEST
+
+static void check_detach(const test_spec *s, const test_layer *l) {
+  double base[2][TEST_MOST];
+  uint64_t allocated;
+  size_t size = lk_view_bytes(&site->weight->value);
+  open_model(l, LK_F64, 0);
+  memcpy(base[0], site->weight->value.p, size);
+  if (site->bias) memcpy(base[1], site->bias->value.p, lk_view_bytes(&site->bias->value));
+  const char *const none = "default";
+  attach(s, l);
+  lk_detach(model, none); /* the list of active adapters stays */
+  allocated = lk_ctx_statistics(ctx).live;
+  attach(s, l);
+  test_perturb_trained(model);
+  if (test_caps(s) & LK_AFFINE && site->bias) ck_assert_int_eq(lk_merge(model, NULL), LK_OK);
+  lk_unmerge(model);
+  ck_assert_int_eq(lk_detach(model, none), LK_OK);
+  ck_assert_uint_eq(lk_ctx_statistics(ctx).live, allocated);
+  ck_assert_ptr_null(site->stacks);
+  ck_assert_msg(!memcmp(base[0], site->weight->value.p, size), "%s at %s: the base has changed", s->text, l->name);
+  if (site->bias) ck_assert(!memcmp(base[1], site->bias->value.p, lk_view_bytes(&site->bias->value)));
+}
+
+START_TEST(detaching) { for_each(check_detach); }
+END_TEST
+
+int main(void) {
+  Suite *s = suite_create("adapters");
+  TCase *c = tcase_create("adapters");
+  test_specs_make();
+  tcase_set_timeout(c, 120);
+  tcase_add_checked_fixture(c, setup, teardown);
+  tcase_add_test(c, options);
+  tcase_add_test(c, defaults);
+  tcase_add_test(c, noop_at_start);
+  tcase_add_test(c, gradients_arrive);
+  tcase_add_test(c, gradients_are_right);
+  tcase_add_test(c, twins);
+  tcase_add_test(c, repeatable);
+  tcase_add_test(c, merging);
+  tcase_add_test(c, detaching);
+  suite_add_tcase(s, c);
+  SRunner *r = srunner_create(s);
+  srunner_run_all(r, CK_NORMAL);
+  int failed = srunner_ntests_failed(r);
+  srunner_free(r);
+  return failed != 0;
+}
