@@ -87,6 +87,7 @@ static void truncate_scope(lk_tape *t, lk_scope *s, int n, lk_tensor *results) {
     q->in = NULL;
     q->attr = NULL;
     q->scope = s->parent;
+    if (q->param && q->param->leaf_gen == q->generation) q->param->leaf = to;
     if (q->owner) {
       q->next = t->scopes[q->owner].head;
       t->scopes[q->owner].head = to;

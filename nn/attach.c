@@ -70,7 +70,7 @@ static void *site_options(lk_ctx *c, const lk_method *m, const lk_site *s, const
   memcpy(cfg, m->cfg, m->cls->cfg_size);
   for (int i = o->noverrides; i-- > 0;) {
     int used = 0;
-    if (lk_match(c, o->overrides[i].pattern, s->module->path))
+    if (lk_match_module(c, o->overrides[i].pattern, s->module))
       lk_options_apply(c, m->cls, cfg, o->overrides[i].options, &used);
   }
   return cfg;

@@ -49,6 +49,10 @@ int lk_match(lk_ctx *c, const char *pattern, const char *path) {
   return 0;
 }
 
+int lk_match_module(lk_ctx *c, const char *pattern, const lk_module *m) {
+  return lk_match(c, pattern, m->path) || (m->also && lk_match(c, pattern, m->also));
+}
+
 char *lk_pattern_next(lk_ctx *c, const char **list) {
   const char *s = *list ? *list + strspn(*list, ", \t\n") : "";
   size_t n = !strncmp(s, "re:", 3) ? strlen(s) : strcspn(s, ", \t\n");
@@ -126,19 +130,19 @@ static int below_saved(lk_ctx *c, const char *saved, const char *path) {
   return found;
 }
 
-static int excluded(lk_ctx *c, const lk_attach_options *o, const char *path) {
+static int excluded(lk_ctx *c, const lk_attach_options *o, const lk_module *m) {
   const char *list = o->exclude;
-  int found = below_saved(c, o->modules_to_save, path);
-  for (char *s; list && (s = lk_pattern_next(c, &list)); lk_free(c, s)) found |= lk_match(c, s, path);
+  int found = below_saved(c, o->modules_to_save, m->path);
+  for (char *s; list && (s = lk_pattern_next(c, &list)); lk_free(c, s)) found |= lk_match_module(c, s, m);
   return found;
 }
 
 static int hits(lk_ctx *c, const lk_attach_options *o, const char *pattern, lk_site *site) {
-  const char *path = site->module->path;
-  if (is_all_linear(pattern)) return site->kind == LK_SITE_LINEAR && layer_wanted(o, path);
-  if (!lk_match(c, pattern, path)) return 0;
-  int exact = !strcmp(pattern, path) || !strncmp(pattern, "re:", 3);
-  return exact || layer_wanted(o, path);
+  const lk_module *m = site->module;
+  if (is_all_linear(pattern)) return site->kind == LK_SITE_LINEAR && layer_wanted(o, m->path);
+  if (!lk_match_module(c, pattern, m)) return 0;
+  int exact = !strcmp(pattern, m->path) || (m->also && !strcmp(pattern, m->also)) || !strncmp(pattern, "re:", 3);
+  return exact || layer_wanted(o, m->path) || (m->also && layer_wanted(o, m->also));
 }
 
 /* Levenshtein distance, up to 63 characters of each. */
@@ -190,7 +194,7 @@ static int mark_hits(lk_model *model, const lk_attach_options *o, const char *pa
   for (int i = 0; i < n && !lk_error(c, NULL); i++) {
     if (!hits(c, o, pattern, sites[i])) continue;
     found++;
-    if (!excluded(c, o, sites[i]->module->path)) marked[i] = 1;
+    if (!excluded(c, o, sites[i]->module)) marked[i] = 1;
   }
   return found;
 }
@@ -229,7 +233,7 @@ static void check_excludes(lk_model *model, const lk_attach_options *o, lk_site 
   const char *list = o->exclude;
   for (char *p; list && (p = lk_pattern_next(c, &list)); lk_free(c, p)) {
     int found = 0;
-    for (int i = 0; i < n && !found; i++) found = lk_match(c, p, sites[i]->module->path);
+    for (int i = 0; i < n && !found; i++) found = lk_match_module(c, p, sites[i]->module);
     if (!found && !lk_error(c, NULL)) lk_warn(c, "attach: '%s' excludes nothing", p);
   }
 }

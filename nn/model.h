@@ -44,6 +44,8 @@ typedef struct lk_target_match {
 lk_status lk_match_targets(lk_model *model, const lk_attach_options *o, lk_target_match *match);
 /* Next pattern of a list separated by commas or spaces ("re:" takes the rest); NULL at the end; the caller's. */
 char *lk_pattern_next(lk_ctx *ctx, const char **list);
+/* lk_match of the module's path, or of the other one it has. */
+int lk_match_module(lk_ctx *ctx, const char *pattern, const lk_module *m);
 /* Does the path end with one of the (plain) suffixes? */
 int lk_suffix_match(lk_ctx *ctx, const char *suffixes, const char *path);
 

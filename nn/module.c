@@ -35,6 +35,7 @@ static void free_module(lk_module *m) {
   lk_free(c, m->site);
   lk_free(c, m->name);
   lk_free(c, m->path);
+  lk_free(c, m->also);
   lk_free(c, m);
 }
 
@@ -122,6 +123,12 @@ lk_param *lk_module_param(lk_module *m, const char *name, int ndim, const int64_
   lk_param **end = &m->params;
   while (*end) end = &(*end)->next;
   return *end = p;
+}
+
+lk_status lk_module_also(lk_module *m, const char *path) {
+  if (!m || m->also) return m ? lk_fail(m->ctx, LK_EARG, "module %s is also %s already", m->path, m->also) : LK_ENIL;
+  m->also = lk_strdup(m->ctx, path);
+  return lk_error(m->ctx, NULL);
 }
 
 lk_module *lk_module_walk(lk_module *root, lk_module *m) {

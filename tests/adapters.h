@@ -18,7 +18,7 @@ typedef struct test_layer {
   int flags;
   int64_t in, out;
   lk_conv2d_options conv;
-  int ndim;          /* of the input */
+  int ndim; /* of the input */
   int64_t shape[4];
 } test_layer;
 

@@ -21,6 +21,7 @@ struct lk_module {
   const char *type;                 /* "linear", "embedding", ...; a string literal */
   char *name;                       /* last part of the path; may itself hold dots */
   char *path;                       /* whole path, "" for the root */
+  char *also;                       /* another path that HuggingFace's library knows it by, or NULL: lk_module_also */
   lk_module *parent, *child, *next; /* children in order of creation */
   lk_param *params;                 /* its own, in order of creation */
   lk_site *site;                    /* where adapters may attach, or NULL */
@@ -47,6 +48,10 @@ LK_API lk_status lk_model_on_free(lk_model *model, void (*fn)(void *arg), void *
 LK_API void *lk_module_new(lk_module *parent, const char *name, const char *type, size_t size);
 /* A trained parameter "<path>.<name>" of the model's dtype, zeroed.  NULL on error. */
 LK_API lk_param *lk_module_param(lk_module *m, const char *name, int ndim, const int64_t *shape);
+/* Another path of the module: newer versions of HuggingFace's transformers rename modules in memory and keep the names
+ * of tensors in model files, so that PEFT's adapters carry the new names.  Patterns match either path, adapters are
+ * read under either and written under both. */
+LK_API lk_status lk_module_also(lk_module *m, const char *path);
 /* The module or parameter with this path below (and including) m; NULL if there is none (no error). */
 LK_API lk_module *lk_module_find(lk_module *m, const char *path);
 LK_API lk_param *lk_param_find(lk_module *m, const char *path);

@@ -50,6 +50,26 @@ static const layout timm = {.vit_flags = LK_NAMELESS,
 
 /* ---- modules ---- */
 
+/* transformers 5 renamed the modules of a block in memory: "vit.layers.0.attention.q_proj". */
+static void add_new_names(lk_vit_block *b, int number) {
+  const struct {
+    void *layer;
+    const char *name;
+  } names[] = {{b->norm1, "layernorm_before"},
+               {b->attention->query, "attention.q_proj"},
+               {b->attention->key, "attention.k_proj"},
+               {b->attention->value, "attention.v_proj"},
+               {b->attention->output, "attention.o_proj"},
+               {b->norm2, "layernorm_after"},
+               {b->mlp->up, "mlp.fc1"},
+               {b->mlp->down, "mlp.fc2"}};
+  char path[80];
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    snprintf(path, sizeof path, "vit.layers.%d.%s", number, names[i].name);
+    lk_module_also(names[i].layer, path);
+  }
+}
+
 static lk_vit_block *block_new(lk_vit *v, const layout *names, int number) {
   const lk_vit_config *c = &v->config;
   char name[40];
@@ -78,6 +98,7 @@ static lk_vit_block *block_new(lk_vit *v, const layout *names, int number) {
   b->attention = lk_attention_new(m, names->attention, &attention);
   b->norm2 = lk_layer_norm_new(m, names->norm2, c->hidden_size, c->layer_norm_eps);
   b->mlp = lk_mlp_new(m, "mlp", &mlp);
+  if (!lk_error(m->ctx, NULL) && !c->fused_qkv) add_new_names(b, number);
   return lk_error(m->ctx, NULL) ? NULL : b;
 }
 

@@ -98,6 +98,8 @@ static void compare_tensors(const lk_adapter *a, lk_peft_tensors *e, const lk_sa
     lk_peft_tensor *one = &e->list[i];
     one->stored = lk_safetensors_find(file, one->name);
     if (!one->stored && one->other) one->stored = lk_safetensors_find(file, one->other);
+    if (one->also) one->twin = lk_safetensors_find(file, one->also);
+    if (!one->stored) one->stored = one->twin;
   }
   int no_biases = a->options->bias == LK_BIAS_ADAPTED && lacks_all_biases(e);
   for (size_t i = 0; i < e->n; i++) {
@@ -114,7 +116,7 @@ static void compare_tensors(const lk_adapter *a, lk_peft_tensors *e, const lk_sa
 
 static int is_claimed(const lk_peft_tensors *e, const lk_stored *s) {
   for (size_t i = 0; i < e->n; i++)
-    if (e->list[i].stored == s) return 1;
+    if (e->list[i].stored == s || e->list[i].twin == s) return 1;
   return 0;
 }
 
@@ -135,8 +137,8 @@ static const lk_param *base_weight(const lk_adapter *a, const char *prefix, cons
   if (strncmp(name, prefix, start) || !ends_with(name, ".base_layer.weight")) return NULL;
   size_t n = strlen(name) - start - strlen(".base_layer.weight");
   for (lk_module *m = root; m; m = lk_module_walk(root, m))
-    if (m->site && strlen(m->path) == n && !strncmp(m->path, name + start, n) && lk_site_chain(m->site, a))
-      return m->site->weight;
+    for (const char *path = m->path; path && m->site; path = path == m->path ? m->also : NULL)
+      if (strlen(path) == n && !strncmp(path, name + start, n) && lk_site_chain(m->site, a)) return m->site->weight;
   return NULL;
 }
 

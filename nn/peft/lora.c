@@ -131,7 +131,8 @@ static int is_right(const lk_adapter *a, const lk_json *map, const char *key, do
   lk_module *root = lk_model_root(a->model);
   for (lk_module *m = root; m; m = lk_module_walk(root, m)) {
     const lk_at *at = lora_at(m, a);
-    if (at && resolve(root->ctx, map, m->path, otherwise) != lk_at_option(at, key, 0)) return 0;
+    for (const char *path = at ? m->path : NULL; path; path = path == m->path ? m->also : NULL)
+      if (resolve(root->ctx, map, path, otherwise) != lk_at_option(at, key, 0)) return 0;
   }
   return 1;
 }
@@ -144,10 +145,12 @@ static lk_json *map_of_sites(const lk_adapter *a, const char *key, double usual)
   for (lk_module *m = root; m && map && !lk_error(c, NULL); m = lk_module_walk(root, m)) {
     const lk_at *at = lora_at(m, a);
     if (!at || lk_at_option(at, key, 0) == usual) continue;
-    char *path = lk_peft_escape(c, m->path), *pattern = path ? lk_sprintf(c, "^%s", path) : NULL;
-    if (pattern) set_number(c, map, pattern, lk_at_option(at, key, 0));
-    lk_free(c, pattern);
-    lk_free(c, path);
+    for (const char *known = m->path; known; known = known == m->path ? m->also : NULL) {
+      char *path = lk_peft_escape(c, known), *pattern = path ? lk_sprintf(c, "^%s", path) : NULL;
+      if (pattern) set_number(c, map, pattern, lk_at_option(at, key, 0));
+      lk_free(c, pattern);
+      lk_free(c, path);
+    }
   }
   return map;
 }

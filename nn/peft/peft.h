@@ -84,9 +84,10 @@ char *lk_peft_escape(lk_ctx *c, const char *path);
 /* A parameter and the tensor that holds it. */
 typedef struct lk_peft_tensor {
   lk_param *param;
-  char *name, *other; /* in the file; another spelling that is read too, or NULL */
-  const lk_stored *stored;
-  int of_bias; /* a copy of an adapted layer's bias */
+  char *name, *other;             /* in the file; another spelling that is read too, or NULL */
+  char *also;                     /* the same under the module's other path, written and read too, or NULL */
+  const lk_stored *stored, *twin; /* twin: stored under the other path as well */
+  int of_bias;                    /* a copy of an adapted layer's bias */
 } lk_peft_tensor;
 
 typedef struct lk_peft_tensors {

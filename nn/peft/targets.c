@@ -92,9 +92,56 @@ static lk_status write_paths(const lk_adapter *a, lk_json *config, int as_regex)
   return lk_error(c, NULL);
 }
 
+/* The last part of a path. */
+static const char *last_name(const char *path) {
+  const char *dot = strrchr(path, '.');
+  return dot ? dot + 1 : path;
+}
+
+/* May the last part stand for the other paths of all adapted modules that end so, and of no others? */
+static int says_the_same(const lk_adapter *a, const char *name) {
+  lk_module *root = lk_model_root(a->model);
+  for (lk_module *m = root; m; m = lk_module_walk(root, m))
+    if (m->also && !strcmp(last_name(m->also), name) && !is_adapted(a, m)) return 0;
+  return !a->options->nlayers;
+}
+
+static int holds(const lk_json *array, const char *text) {
+  const char *s;
+  for (size_t i = 0; i < lk_json_count(array); i++)
+    if (lk_json_is_string(lk_json_at(array, i), &s) && !strcmp(s, text)) return 1;
+  return 0;
+}
+
+/* Adds the other paths of the adapted modules, which PEFT sees in newer versions of transformers, to a list of targets;
+ * to a regular expression as further branches. */
+static lk_status add_other_paths(const lk_adapter *a, lk_json *config) {
+  lk_module *root = lk_model_root(a->model);
+  lk_ctx *c = root->ctx;
+  lk_json *targets = lk_json_get(config, "target_modules");
+  const char *regex;
+  char *longer = NULL;
+  for (lk_module *m = root; m && !lk_error(c, NULL); m = lk_module_walk(root, m)) {
+    if (!m->also || !is_adapted(a, m)) continue;
+    const char *name = says_the_same(a, last_name(m->also)) ? last_name(m->also) : m->also;
+    if (!lk_json_is_string(targets, &regex)) {
+      if (!holds(targets, name)) lk_json_set_string(c, targets, NULL, name);
+      continue;
+    }
+    char *escaped = lk_peft_escape(c, m->also), *before = longer;
+    longer = escaped ? lk_sprintf(c, "%s|%s", before ? before : regex, escaped) : NULL;
+    lk_free(c, escaped);
+    lk_free(c, before);
+  }
+  if (longer) lk_json_set_string(c, config, "target_modules", longer);
+  lk_free(c, longer);
+  return lk_error(c, NULL);
+}
+
 lk_status lk_peft_write_targets(const lk_adapter *a, lk_json *config) {
   lk_ctx *c = lk_model_ctx(a->model);
   set_patterns(c, config, "modules_to_save", a->options->modules_to_save);
-  if (hold_as_written(a)) return write_as_written(a, config);
-  return write_paths(a, config, paths_hit_others(a));
+  if (hold_as_written(a)) write_as_written(a, config);
+  else write_paths(a, config, paths_hit_others(a));
+  return lk_error(c, NULL) ? lk_error(c, NULL) : add_other_paths(a, config);
 }

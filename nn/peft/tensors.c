@@ -6,24 +6,28 @@
 
 /* ---- collecting ---- */
 
-/* The name in the file: the prefix, and the parameter's name with `insert` after its first `path` characters. */
-static char *file_name(const lk_peft_tensors *e, const lk_param *p, size_t path, const char *insert) {
-  size_t n = strlen(p->name) - strlen(e->at_name);
-  return lk_sprintf(e->ctx, "%s%.*s%s%.*s", e->prefix, (int)path, p->name, insert, (int)(n - path), p->name + path);
+/* The name in the file: the prefix, the module's path (or its other one), `insert`, and the rest of the name. */
+static char *file_name(const lk_peft_tensors *e, const lk_param *p, const lk_module *m, const char *path,
+                       const char *insert) {
+  size_t from = strlen(m->path), n = strlen(p->name) - strlen(e->at_name) - from;
+  return lk_sprintf(e->ctx, "%s%s%s%.*s", e->prefix, path, insert, (int)n, p->name + from);
 }
 
-static void add(lk_peft_tensors *e, lk_param *p, const lk_module *adapted) {
+/* m: the module that the parameter's name begins with; of_bias: it is a copy of an adapted layer's bias */
+static void add(lk_peft_tensors *e, lk_param *p, const lk_module *m, int of_bias) {
+  const char *insert = of_bias && *e->prefix ? ".base_layer" : "";
   if (p->kind == LK_SCRATCH || p->kind == LK_RETIRED) return;
   if (lk_grow(e->ctx, &e->list, &e->capacity, e->n + 1, sizeof *e->list)) return;
   lk_peft_tensor *one = &e->list[e->n++];
-  *one = (lk_peft_tensor){.param = p, .of_bias = adapted != NULL};
-  one->name = file_name(e, p, adapted ? strlen(adapted->path) : 0, adapted && *e->prefix ? ".base_layer" : "");
-  if (adapted) one->other = file_name(e, p, 0, "");
+  *one = (lk_peft_tensor){.param = p, .of_bias = of_bias};
+  one->name = file_name(e, p, m, m->path, insert);
+  if (of_bias) one->other = file_name(e, p, m, m->path, "");
+  if (m->also && *e->prefix) one->also = file_name(e, p, m, m->also, insert);
 }
 
 static void add_chain(lk_peft_tensors *e, const lk_at *at) {
   for (; at; at = at->next) {
-    for (lk_param *p = at->params; p; p = p->next) add(e, p, NULL);
+    for (lk_param *p = at->params; p; p = p->next) add(e, p, at->site->module, 0);
     add_chain(e, at->inner);
   }
 }
@@ -32,6 +36,7 @@ static void entries_free(lk_peft_tensors *e) {
   for (size_t i = 0; i < e->n; i++) {
     lk_free(e->ctx, e->list[i].name);
     lk_free(e->ctx, e->list[i].other);
+    lk_free(e->ctx, e->list[i].also);
   }
   lk_free(e->ctx, e->list);
 }
@@ -46,7 +51,7 @@ static lk_status collect(const lk_adapter *a, const char *prefix, lk_peft_tensor
     if (m->site) add_chain(e, lk_site_chain(m->site, a));
   for (lk_param *p = a->stand_ins; p; p = p->next) {
     lk_module *m = ((lk_param *)p->owner)->owner;
-    add(e, p, m->site && lk_site_chain(m->site, a) ? m : NULL);
+    add(e, p, m, m->site && lk_site_chain(m->site, a));
   }
   e->at_name = "";
   lk_free(root->ctx, at_name);
@@ -71,11 +76,15 @@ lk_status lk_peft_write_tensors(lk_adapter *a, const lk_peft_format *f, const ch
   static const lk_metadata format = {"format", "pt"};
   lk_peft_tensors e;
   if (collect(a, f->prefix, &e)) return lk_error(e.ctx, NULL);
-  lk_named_view *views = lk_alloc_array(e.ctx, e.n + 1, sizeof *views);
-  for (size_t i = 0; views && i < e.n; i++) views[i] = (lk_named_view){e.list[i].name, e.list[i].param->value};
+  lk_named_view *views = lk_alloc_array(e.ctx, 2 * e.n + 1, sizeof *views);
+  size_t n = 0;
+  for (size_t i = 0; views && i < e.n; i++) {
+    views[n++] = (lk_named_view){e.list[i].name, e.list[i].param->value};
+    if (e.list[i].also) views[n++] = (lk_named_view){e.list[i].also, e.list[i].param->value};
+  }
   if (views) {
     warn_of_nonfinite(a, &e);
-    lk_safetensors_write(e.ctx, path, views, e.n, &format, 1);
+    lk_safetensors_write(e.ctx, path, views, n, &format, 1);
   }
   lk_free(e.ctx, views);
   entries_free(&e);
