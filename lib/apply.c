@@ -157,7 +157,10 @@ int lk_frame_versions(lk_tape *t, lk_frame *f, uint32_t inputs) {
 }
 
 int lk_frame_forward(lk_tape *t, lk_frame *f) {
-  if (f->c.op->fwd(&f->c)) lk_op_fail(&f->c, LK_EARG, "forward failed and did not say why");
+  t->running = 1;
+  int bad = f->c.op->fwd(&f->c);
+  t->running = 0;
+  if (bad) lk_op_fail(&f->c, LK_EARG, "forward failed and did not say why");
   lk_scratch_release(t);
   t->where = t->cur;
   return t->ctx->status ? -1 : 0;

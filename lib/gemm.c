@@ -29,7 +29,8 @@
 
 /* BLIS 0.9 chooses its kernels by the processor's family and takes an AMD processor newer than Zen 3 and 4 (family
  * 0x19) for an unknown one: "generic" kernels, a fifth of the speed.  The environment variable BLIS_ARCH_TYPE, read
- * once when BLIS starts, is the only way to tell it better; it is set for that moment, unless the user has set it.
+ * once when BLIS starts, is the only way to tell it better; it is set for that moment, unless the user has set it (so
+ * the first context of a process must not be made while another thread reads the environment).
  * Returns the number of the kernels, or -1 to leave the choice to BLIS. */
 static int better_arch(void) {
 #if defined __x86_64__ && defined __GNUC__

@@ -62,8 +62,8 @@ typedef struct lk_node {
   uint32_t reads, want;
   uint8_t nin, needs, leaf, done;
   uint8_t kept; /* lk_keep: visible until reset */
-  size_t off; /* bytes from the root's memory, and from its gradient */
-  lk_view v;  /* shape and strides; the memory is root->mem + off */
+  size_t off;   /* bytes from the root's memory, and from its gradient */
+  lk_view v;    /* shape and strides; the memory is root->mem + off */
   uint32_t seq;
   uint32_t scope; /* where it was made, for messages */
   const void *attr;
@@ -73,14 +73,14 @@ typedef struct lk_node {
   /* of a root only */
   char *mem, *grad;
   size_t size;
-  uint32_t holds;     /* visible handles on the memory: the root's and its windows' */
-  uint32_t pins;      /* recorded readers that have not run yet: backwards and replays */
-  uint32_t changes;   /* made in place */
-  uint8_t redo;       /* REDO_* below; REDO_SAVED also of others */
-  uint8_t lock;       /* a recorded backward or a replay will read it: must not be changed in place */
-  uint8_t used;       /* some op took it as an input */
-  uint8_t param_seen; /* param_version is set */
-  lk_param *param;    /* a leaf's parameter, or NULL */
+  uint32_t holds;         /* visible handles on the memory: the root's and its windows' */
+  uint32_t pins;          /* recorded readers that have not run yet: backwards and replays */
+  uint32_t changes;       /* made in place */
+  uint8_t redo;           /* REDO_* below; REDO_SAVED also of others */
+  uint8_t lock;           /* a recorded backward or a replay will read it: must not be changed in place */
+  uint8_t used;           /* some op took it as an input */
+  uint8_t param_seen;     /* param_version is set */
+  lk_param *param;        /* a leaf's parameter, or NULL */
   uint32_t param_version; /* when first read by what backward or a replay will run */
 } lk_node;
 
@@ -129,6 +129,7 @@ struct lk_tape {
   lk_span scratch[LK_MAX_SCRATCH];
   int nscratch;
   int no_grad, training, in_double;
+  int running; /* an op's function: it must not make values */
   uint32_t hide; /* checks: reads to hide although they were declared */
   lk_key key;    /* of (seed, step, micro) */
   uint64_t replayed;
@@ -163,8 +164,8 @@ static inline void lk_node_pin(lk_tape *t, uint32_t id) { lk_root(t, id)->pins++
 
 /* tape.c */
 lk_node *lk_node_get(lk_tape *t, lk_tensor x, const char *who, int argument); /* NULL with an error */
-lk_node *lk_node_new(lk_tape *t, const lk_op *op);         /* the next node, zeroed, not on the tape yet; NULL with an error */
-lk_tensor lk_node_push(lk_tape *t, uint32_t scope);        /* puts it on the tape; scope: who owns the handle */
+lk_node *lk_node_new(lk_tape *t, const lk_op *op);  /* the next node, zeroed, not on the tape yet; NULL with an error */
+lk_tensor lk_node_push(lk_tape *t, uint32_t scope); /* puts it on the tape; scope: who owns the handle */
 void lk_node_own(lk_tape *t, uint32_t id, uint32_t scope); /* 0: nobody */
 void lk_node_unlist(lk_tape *t, uint32_t id);              /* out of its owner's list */
 void lk_node_unpin(lk_tape *t, uint32_t id);

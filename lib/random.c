@@ -48,7 +48,7 @@ uint64_t lk_random_bits(lk_key key, uint64_t i) {
 }
 
 /* The same rounds written out, so that the compiler can draw several at once. */
-LK_CLONES void lk_random_fill(lk_key key, uint64_t first, int64_t n, uint64_t *restrict bits) {
+LK_CLONES static void fill(lk_key key, uint64_t first, int64_t n, uint64_t *restrict bits) {
   const uint64_t k0 = key.a, k1 = key.b, k2 = key.a ^ key.b ^ 0x1BD11BDAA9FC1A22u;
 #define ROUND(turn) x += y, y = (y << turn | y >> (64 - turn)) ^ x;
 #define FOUR(a, b, c, d) ROUND(a) ROUND(b) ROUND(c) ROUND(d)
@@ -71,6 +71,8 @@ LK_CLONES void lk_random_fill(lk_key key, uint64_t first, int64_t n, uint64_t *r
 #undef FOUR
 #undef ADD
 }
+
+void lk_random_fill(lk_key key, uint64_t first, int64_t n, uint64_t *bits) { fill(key, first, n, bits); }
 
 double lk_random_uniform(lk_key key, uint64_t i) { return (double)(lk_random_bits(key, i) >> 11) * 0x1p-53; }
 

@@ -51,7 +51,7 @@ void lk_recompute_close(lk_tape *t, lk_scope *s) {
     lk_node *n = &t->nodes[id];
     if (n->redo & REDO_ROOT) n->lock = 1;
     if (lk_is_source(t, id) && !(n->redo & REDO_ROOT)) lk_node_unpin(t, id); /* nobody will need it again */
-    for (int i = 0; i < n->nin && n->op->fwd; i++) { /* pinned when they were used */
+    for (int i = 0; i < n->nin && n->op->fwd; i++) {                         /* pinned when they were used */
       if (inside(t, s, n->in[i])) continue;
       if (runs_again(t, id)) lk_root(t, n->in[i])->lock = 1;
       else lk_node_unpin(t, n->in[i]);

@@ -14,6 +14,9 @@ lk_tape *lk_tape_new(lk_ctx *c) {
   lk_tape *t = lk_alloc(c, sizeof *t);
   if (!t) return NULL;
   t->ctx = t->pool.ctx = c;
+#ifdef LK_DEBUG
+  t->pool.poison = 1; /* dead memory is NaN, as in LK_TAPE_POISON */
+#endif
   t->n = 1;
   t->errors = c->errors;
   if (lk_scopes_reset(t)) {
@@ -249,8 +252,8 @@ void lk_node_unlist(lk_tape *t, uint32_t id) {
 }
 
 lk_node *lk_node_new(lk_tape *t, const lk_op *op) {
-  if (t->n == UINT32_MAX) {
-    lk_fail(t->ctx, LK_EARG, "%s: the tape is full", op->name);
+  if (t->running || t->n == UINT32_MAX) {
+    lk_fail(t->ctx, LK_EARG, t->running ? "%s: called inside another operator" : "%s: the tape is full", op->name);
     return NULL;
   }
   if (t->n == t->node_capacity || !t->nodes)

@@ -75,8 +75,7 @@ static inline lk_tensor make_input(int ndim, const int64_t *shape) {
   for (int64_t i = 0; i < lk_view_count(&v); i++) lk_view_set(&v, i, lk_random_normal(lk_key_make(5, "input"), i));
   return x;
 }
-#define INPUT(...)                                                                                                     \
-  make_input((int)(sizeof(int64_t[]){__VA_ARGS__} / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__})
+#define INPUT(...) make_input((int)(sizeof(int64_t[]){__VA_ARGS__} / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__})
 
 static inline lk_tensor sum_all(lk_tensor x) { return lk_sum(t, x, 0, NULL, 0); }
 

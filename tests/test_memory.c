@@ -4,7 +4,7 @@
 
 /* ---- the stack ---- */
 
-enum { NONE, PARTS, BLOCKS };                                   /* what is recomputed */
+enum { NONE, PARTS, BLOCKS };                                                   /* what is recomputed */
 enum { G1, H1, WQ, WK, WV, WO, BO, AQ, BQ, G2, H2, W1, B1, W2, B2, PER_BLOCK }; /* parameters of a block */
 
 typedef struct stack {
@@ -62,8 +62,8 @@ static lk_tensor attention(stack *s, int b, lk_tensor x) {
   lk_tensor v = split_heads(s, lk_linear(tape, h, w(s, b, WV), nil));
   lk_tensor scores = lk_scale(tape, lk_matmul(tape, q, lk_transpose(tape, k, -1, -2)), 1 / sqrt(s->d));
   lk_tensor p = lk_dropout(tape, lk_softmax(tape, scores, -1), s->dropout);
-  lk_tensor y = lk_reshape(tape, lk_transpose(tape, lk_matmul(tape, p, v), 1, 2), 3,
-                           (int64_t[]){s->batch, s->tokens, s->d});
+  lk_tensor y =
+      lk_reshape(tape, lk_transpose(tape, lk_matmul(tape, p, v), 1, 2), 3, (int64_t[]){s->batch, s->tokens, s->d});
   return lk_scope_end(tape, scope, lk_linear(tape, y, w(s, b, WO), w(s, b, BO)));
 }
 

@@ -138,7 +138,8 @@ static void binary(program *p) {
   lk_view va = shape_of(a), vb = shape_of(b);
   uint64_t what = below(p, p->smooth ? 4 : 5);
   if (what == 3) {
-    if (va.ndim > 1 && vb.ndim > 1 && va.ndim + vb.ndim < 5 && va.shape[1] == vb.shape[0]) push(p, lk_matmul(t, a, b), 0);
+    if (va.ndim > 1 && vb.ndim > 1 && va.ndim + vb.ndim < 5 && va.shape[1] == vb.shape[0])
+      push(p, lk_matmul(t, a, b), 0);
     return;
   }
   if (!broadcasts(&va, &vb)) return;

@@ -151,9 +151,10 @@ static double correlation(lk_key a, lk_key b) {
 START_TEST(test_keys_are_independent) {
   lk_key k = lk_key_make(1, "a");
   ck_assert(same(k, lk_key_make(1, "a")));
-  const lk_key others[] = {lk_key_make(2, "a"),   lk_key_make(1, "b"),  lk_key_make(1, "aa"), lk_key_make(1, ""),
-                           lk_key_make(1, NULL),  lk_key_fold(k, 0),    lk_key_fold(k, 1),    lk_key_fold(k, UINT64_MAX),
-                           lk_key_make(1, "a\1"), lk_key_make(-1, "a"), {k.b, k.a}};
+  const lk_key others[] = {
+      lk_key_make(2, "a"), lk_key_make(1, "b"), lk_key_make(1, "aa"),       lk_key_make(1, ""),    lk_key_make(1, NULL),
+      lk_key_fold(k, 0),   lk_key_fold(k, 1),   lk_key_fold(k, UINT64_MAX), lk_key_make(1, "a\1"), lk_key_make(-1, "a"),
+      {k.b, k.a}};
   for (int i = 0; i < 11; i++) {
     ck_assert(!same(k, others[i]));
     ck_assert_double_lt(fabs(correlation(k, others[i])), 5 / sqrt(100000));

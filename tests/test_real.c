@@ -1,6 +1,7 @@
 /* test_real.c: what lib/real.h claims of its f32 functions: errors over the whole range, limits, NaN. */
+#include "../lib/real.h"
+
 #include <check.h>
-#include <real.h>
 #include <stdio.h>
 #include <string.h>
 

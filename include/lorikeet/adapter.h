@@ -187,9 +187,10 @@ typedef struct lk_attach_options {
   int lenient; /* a pattern without a match is a warning (foreign files) */
 } lk_attach_options;
 
-/* Does a pattern match a module path?  A pattern matches the whole path, or the whole of a part of it that starts
- * after a dot; '*' and '?' stand for anything, dots too: "query", "*.query", "layer.0.*".  "re:..." is a
- * PCRE2 expression for the whole path.  "all-linear" matches every linear site but a head named in `targets` never. */
+/* Does a pattern match a module path?  It matches the whole path, or the whole of a part of it that starts after a
+ * dot; '*' and '?' stand for anything, dots too: "query", "*.query", "layer.0.*".  "re:..." is a PCRE2 expression for
+ * the whole path, and ends the list.  Among targets, "all-linear" stands for every linear site (a head too, unless it
+ * is excluded or saved whole by modules_to_save). */
 LK_API int lk_match(lk_ctx *ctx, const char *pattern, const char *path);
 
 /* Attaches spec at the sites that targets match, freezes the base, activates the adapter.  Every pattern must match
@@ -225,10 +226,11 @@ LK_API int lk_is_merged(const lk_model *model);
 
 /* ---- files ---- */
 
-/* Writes an adapter as a directory: adapter_config.json and adapter_model.safetensors, PEFT's format where PEFT has the
+/* Writes an adapter into dir itself: adapter_config.json and adapter_model.safetensors, PEFT's format where PEFT has the
  * method.  base: name of the base model for the config, or NULL. */
 LK_API lk_status lk_adapter_save(lk_model *model, const char *name, const char *dir, const char *base);
-/* Reads such a directory (ours or PEFT's) and attaches it under a name; trainable says whether it trains. */
+/* Reads such a directory (ours or PEFT's; dir, or else dir/name, where PEFT puts adapters that are not called default),
+ * attaches it under a name and activates it; trainable says whether it trains.  On failure nothing stays attached. */
 LK_API lk_status lk_adapter_load(lk_model *model, const char *name, const char *dir, int trainable);
 
 /* ---- text ---- */

@@ -180,7 +180,7 @@ void lk_scores_softmax_back(const lk_scores *b, void *s, void *dp, const void *l
 #define PREFETCH_NEXT(row, n) (void)(row)
 #endif
 
-LK_CLONES void lk_scores_pack(const lk_view *x, void *to) {
+LK_CLONES static void pack(const lk_view *x, void *to) {
   int64_t n = x->shape[1], step = x->stride[1];
   LK_REAL(x->dtype, {
     for (int64_t r = 0; r < x->shape[0]; r++) {
@@ -208,7 +208,7 @@ void lk_scores_pack_transposed(const lk_view *x, void *to, int64_t ld) {
   });
 }
 
-LK_CLONES void lk_scores_unpack_scaled(const lk_view *y, const void *from, const void *inverse) {
+LK_CLONES static void unpack_scaled(const lk_view *y, const void *from, const void *inverse) {
   int64_t n = y->shape[1];
   LK_REAL(y->dtype, {
     for (int64_t r = 0; r < y->shape[0]; r++) {
@@ -221,7 +221,7 @@ LK_CLONES void lk_scores_unpack_scaled(const lk_view *y, const void *from, const
   });
 }
 
-LK_CLONES void lk_scores_unpack_add(const lk_view *y, const void *from) {
+LK_CLONES static void unpack_add(const lk_view *y, const void *from) {
   int64_t n = y->shape[1], step = y->stride[1];
   LK_REAL(y->dtype, {
     for (int64_t r = 0; r < y->shape[0]; r++) {
@@ -235,3 +235,10 @@ LK_CLONES void lk_scores_unpack_add(const lk_view *y, const void *from) {
     }
   });
 }
+
+/* The clones are this file's own: their resolvers would be exported otherwise. */
+void lk_scores_pack(const lk_view *x, void *to) { pack(x, to); }
+void lk_scores_unpack_scaled(const lk_view *y, const void *from, const void *inverse) {
+  unpack_scaled(y, from, inverse);
+}
+void lk_scores_unpack_add(const lk_view *y, const void *from) { unpack_add(y, from); }
