@@ -89,10 +89,10 @@ static void blend(const net *m, lk_tape *t) {
 }
 
 int main(void) {
-  net m;
   lk_ctx *ctx = lk_ctx_new(NULL);
   lk_tape *t = lk_tape_new(ctx);
-  lk_module *root = lk_model_root(m.model = lk_model_new(ctx, LK_F32, 0));
+  net m = {.model = lk_model_new(ctx, LK_F32, 0)};
+  lk_module *root = lk_model_root(m.model);
   m.up = lk_linear_new(root, "up", WIDTH, HIDDEN, 0);
   m.down = lk_linear_new(root, "down", HIDDEN, WIDTH, 0);
   for (uint64_t i = 0; i < ALL; i++) x[i] = (float)lk_random_normal(lk_key_make(1, "x"), i);

@@ -47,6 +47,7 @@ lk_status lk_error(const lk_ctx *c, const char **message) {
 
 void lk_error_clear(lk_ctx *c) {
   if (!c) return;
+  if (!c) return;
   c->status = LK_OK;
   c->message[0] = 0;
 }
@@ -95,7 +96,8 @@ const char *lk_status_name(lk_status status) {
 /* ---- memory ---- */
 
 void *lk_raw_alloc(lk_ctx *c, size_t size) {
-  void *p = c->allocator.alloc(c->allocator.user, size ? size : 1);
+  /* BLIS's kernels may read, not use, a few bytes behind a matrix */
+  void *p = size < SIZE_MAX - LK_PADDING ? c->allocator.alloc(c->allocator.user, size + LK_PADDING) : NULL;
   if (!p) return NULL;
   c->stats.allocations++;
   c->stats.live++;
@@ -163,11 +165,11 @@ char *lk_sprintf(lk_ctx *c, const char *format, ...) {
 
 /* ---- settings ---- */
 
-lk_ctx_stats lk_ctx_statistics(const lk_ctx *c) { return c->stats; }
+lk_ctx_stats lk_ctx_statistics(const lk_ctx *c) { return c ? c->stats : (lk_ctx_stats){0, 0}; }
 
-uint64_t lk_seed(const lk_ctx *c) { return c->seed; }
+uint64_t lk_seed(const lk_ctx *c) { return c ? c->seed : 0; }
 
-int lk_threads(const lk_ctx *c) { return c->threads; }
+int lk_threads(const lk_ctx *c) { return c ? c->threads : 1; }
 
 void lk_set_threads(lk_ctx *c, int threads) {
 #ifdef _OPENMP

@@ -8,6 +8,7 @@
 #define LK_MAX_WARNINGS 64
 #define LK_MAX_THREADS 64
 #define LK_MAX_SCRATCH 64
+#define LK_PADDING 64     /* bytes behind every allocation */
 #define LK_MAX_RESULTS 16 /* of one scope */
 
 struct lk_ctx {
@@ -129,7 +130,7 @@ struct lk_tape {
   lk_span scratch[LK_MAX_SCRATCH];
   int nscratch;
   int no_grad, training, in_double;
-  int running; /* an op's function: it must not make values */
+  int running;   /* an op's function: it must not make values */
   uint32_t hide; /* checks: reads to hide although they were declared */
   lk_key key;    /* of (seed, step, micro) */
   uint64_t replayed;

@@ -6,7 +6,7 @@
 lk_status lk_set_active(lk_model *model, int n, const char *const *names, const double *weights) {
   lk_ctx *c = lk_model_ctx(model);
   if (lk_error(c, NULL)) return lk_error(c, NULL);
-  if (model->merged) return lk_fail(c, LK_EARG, "set_active: the model is merged; unmerge it first");
+  if (lk_is_merged(model)) return lk_fail(c, LK_EARG, "set_active: the model is merged; unmerge it first");
   lk_adapter **list = lk_alloc_array(c, (size_t)n + 1, sizeof *list), **before = model->active;
   size_t nbefore = model->nactive;
   for (int i = 0; list && i < n; i++) {

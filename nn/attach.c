@@ -159,10 +159,10 @@ static lk_status check_overrides(const lk_adapter *a, const lk_attach_options *o
 
 /* ---- adapters ---- */
 
-lk_adapter *lk_adapter_first(lk_model *model) { return model->adapters; }
+lk_adapter *lk_adapter_first(lk_model *model) { return model ? model->adapters : NULL; }
 
 lk_adapter *lk_adapter_find(lk_model *model, const char *name) {
-  for (lk_adapter *a = model->adapters; a; a = a->next)
+  for (lk_adapter *a = lk_adapter_first(model); a; a = a->next)
     if (!strcmp(a->name, name)) return a;
   return NULL;
 }

@@ -124,6 +124,7 @@ static void put_sites_of(text *t, lk_model *model, const lk_adapter *a) {
 char *lk_attach_dry_run(lk_model *model, const lk_attach_options *o) {
   lk_ctx *c = lk_model_ctx(model);
   text t = {.ctx = c};
+  if (!model) return NULL;
   int flags = model->flags, n = 0;
   const char *name = o->name ? o->name : "default";
   for (lk_param *p = NULL; (p = lk_param_walk(model, p));) n++;
@@ -167,6 +168,7 @@ const lk_adapter_class *lk_adapter_find_class(lk_model *model, const char *name)
 
 lk_status lk_adapter_register(lk_model *model, const lk_adapter_class *cls) {
   lk_ctx *c = lk_model_ctx(model);
+  if (!model) return LK_ENIL;
   if (!cls || !cls->name || !*cls->name || strpbrk(cls->name, " |():=."))
     return lk_fail(c, LK_EARG, "register: an adapter class needs a name without blanks and '|():=.'");
   if (lk_adapter_find_class(model, cls->name))

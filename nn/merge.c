@@ -157,7 +157,7 @@ lk_status lk_merge(lk_model *model, lk_merge_report *report) {
   lk_merge_report r = {0};
   merging m = {.model = model, .ctx = lk_model_ctx(model)};
   if (report) *report = r;
-  if (lk_error(m.ctx, NULL) || model->merged) return lk_error(m.ctx, NULL);
+  if (lk_error(m.ctx, NULL) || !model || model->merged) return lk_error(m.ctx, NULL);
   if (!model->nactive) return lk_fail(m.ctx, LK_EARG, "merge: no adapter is active");
   if (!(m.t = lk_tape_new(m.ctx))) return lk_error(m.ctx, NULL);
   lk_no_grad(m.t, 1);
@@ -188,10 +188,10 @@ lk_status lk_merge(lk_model *model, lk_merge_report *report) {
 }
 
 lk_status lk_unmerge(lk_model *model) {
-  if (lk_error(lk_model_ctx(model), NULL) || !model->merged) return lk_error(lk_model_ctx(model), NULL);
+  if (lk_error(lk_model_ctx(model), NULL) || !lk_is_merged(model)) return lk_error(lk_model_ctx(model), NULL);
   lk_merge_undo(model);
   lk_stand_ins_link(model);
   return LK_OK;
 }
 
-int lk_is_merged(const lk_model *model) { return model->merged; }
+int lk_is_merged(const lk_model *model) { return model && model->merged; }

@@ -59,10 +59,10 @@ void lk_model_free(lk_model *model) {
 }
 
 lk_status lk_model_on_free(lk_model *model, void (*fn)(void *), void *arg) {
-  lk_cleanup *k = lk_alloc(model->root.ctx, sizeof *k);
+  lk_cleanup *k = lk_alloc(lk_model_ctx(model), sizeof *k);
   if (!k) {
     fn(arg);
-    return lk_error(model->root.ctx, NULL);
+    return lk_error(lk_model_ctx(model), NULL);
   }
   *k = (lk_cleanup){fn, arg, model->cleanups};
   model->cleanups = k;
@@ -71,11 +71,11 @@ lk_status lk_model_on_free(lk_model *model, void (*fn)(void *), void *arg) {
 
 lk_module *lk_model_root(lk_model *model) { return model ? &model->root : NULL; }
 
-lk_dtype lk_model_dtype(const lk_model *model) { return model->dtype; }
+lk_dtype lk_model_dtype(const lk_model *model) { return model ? model->dtype : LK_F32; }
 
-lk_ctx *lk_model_ctx(const lk_model *model) { return model->root.ctx; }
+lk_ctx *lk_model_ctx(const lk_model *model) { return model ? model->root.ctx : NULL; }
 
-int lk_model_shapes_only(const lk_model *model) { return (model->flags & LK_SHAPES_ONLY) != 0; }
+int lk_model_shapes_only(const lk_model *model) { return model && model->flags & LK_SHAPES_ONLY; }
 
 /* ---- modules ---- */
 
@@ -198,7 +198,8 @@ static void collect_adapter(collection *c, lk_model *model, lk_adapter *a) {
 }
 
 static collection collect_all(lk_model *model, int keep) {
-  collection c = {.ctx = model->root.ctx, .keep = keep};
+  collection c = {.ctx = lk_model_ctx(model), .keep = keep};
+  if (!model) return c;
   for (lk_module *m = &model->root; m; m = lk_module_walk(&model->root, m)) collect(&c, m->params);
   for (lk_adapter *a = model->adapters; a; a = a->next) collect_adapter(&c, model, a);
   return c;
@@ -213,7 +214,7 @@ lk_param **lk_trainable(lk_model *model, int *n) {
 int64_t lk_trainable_count(lk_model *model) { return collect_all(model, 0).elements; }
 
 int64_t lk_adapter_count(lk_model *model, const char *name) {
-  collection c = {.ctx = model->root.ctx};
+  collection c = {.ctx = lk_model_ctx(model)};
   lk_adapter *a = lk_adapter_find(model, name);
   if (a) collect_adapter(&c, model, a);
   return c.elements;
@@ -221,6 +222,6 @@ int64_t lk_adapter_count(lk_model *model, const char *name) {
 
 int64_t lk_parameter_count(lk_model *model) {
   int64_t n = 0;
-  for (lk_param *p = NULL; (p = lk_param_walk(model, p));) n += p->alias ? 0 : lk_param_count(p);
+  for (lk_param *p = NULL; model && (p = lk_param_walk(model, p));) n += p->alias ? 0 : lk_param_count(p);
   return n;
 }

@@ -101,16 +101,23 @@ static inline int draws(void) {
   return memcmp(a, b, (size_t)n * sizeof *a) != 0;
 }
 
-/* Runs a case with a few tests, after the specs have been made. */
-static inline int run_suite(const char *name, const TTest *const *tests) {
-  Suite *s = suite_create(name);
+/* ---- the suite: tests are added to what open_suite returns ---- */
+
+static Suite *suite;
+
+static inline TCase *open_suite(const char *name) {
   TCase *c = tcase_create(name);
+  suite = suite_create(name);
   test_specs_make();
   tcase_set_timeout(c, 300);
   tcase_add_checked_fixture(c, setup, teardown);
-  for (; *tests; tests++) tcase_add_test(c, *tests);
-  suite_add_tcase(s, c);
-  SRunner *r = srunner_create(s);
+  suite_add_tcase(suite, c);
+  return c;
+}
+
+/* main's result */
+static inline int run_suite(void) {
+  SRunner *r = srunner_create(suite);
   srunner_run_all(r, CK_NORMAL);
   int failed = srunner_ntests_failed(r);
   srunner_free(r);

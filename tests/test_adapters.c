@@ -310,7 +310,15 @@ START_TEST(detaching) { for_each(check_detach); }
 END_TEST
 
 int main(void) {
-  static const TTest *const tests[] = {options, defaults,   noop_at_start, gradients_arrive, gradients_are_right,
-                                       twins,   repeatable, merging,       detaching,        NULL};
-  return run_suite("adapters", tests);
+  TCase *c = open_suite("adapters");
+  tcase_add_test(c, options);
+  tcase_add_test(c, defaults);
+  tcase_add_test(c, noop_at_start);
+  tcase_add_test(c, gradients_arrive);
+  tcase_add_test(c, gradients_are_right);
+  tcase_add_test(c, twins);
+  tcase_add_test(c, repeatable);
+  tcase_add_test(c, merging);
+  tcase_add_test(c, detaching);
+  return run_suite();
 }

@@ -197,10 +197,11 @@ LK_API int lk_match(lk_ctx *ctx, const char *pattern, const char *path);
  * a site, or it fails naming the closest ones; on failure the model is as before. */
 LK_API lk_status lk_attach(lk_model *model, const char *name, const char *spec, const char *targets);
 LK_API lk_status lk_attach_with(lk_model *model, const lk_attach_options *options);
-/* What attaching would do, as text lines "path  kind  in x out  spec  parameters"; nothing is changed.  The
+/* What attaching would do, as a table "site  kind  in  out  trained"; nothing is changed.  The
  * text is the caller's (lk_free).  NULL on error. */
 LK_API char *lk_attach_dry_run(lk_model *model, const lk_attach_options *options);
-/* Removes an adapter and frees it; the base is bit-identical to what it was. */
+/* Removes an adapter and frees it; the values of the base are bit-identical to what they were.  It stays frozen:
+ * lk_set_requires_grad(lk_model_root(model), 1) trains it again. */
 LK_API lk_status lk_detach(lk_model *model, const char *name);
 
 LK_API lk_adapter *lk_adapter_find(lk_model *model, const char *name); /* NULL if there is none */

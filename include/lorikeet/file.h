@@ -16,6 +16,7 @@ typedef struct lk_file {
   char *path;
   const unsigned char *bytes; /* never NULL, page-aligned if size > 0 */
   size_t size;
+  size_t mapped; /* of the range in memory, which goes on with zeros behind the file */
 } lk_file;
 
 /* Maps a file; NULL on error (also for directories, pipes and devices).  An empty file has size 0. */

@@ -45,7 +45,7 @@ LK_API void lk_param_touch(lk_param *p);
 LK_API lk_status lk_param_own(lk_param *p);
 /* Copies data (converted from f32 or f64, any strides, same shape) into the parameter. */
 LK_API lk_status lk_param_assign(lk_param *p, const lk_view *from);
-LK_API void lk_param_zero_grad(lk_param *p); /* the next backward starts from zero */
+LK_API void lk_param_zero_grad(lk_param *p);      /* the next backward starts from zero */
 LK_API int64_t lk_param_count(const lk_param *p); /* elements */
 
 /* Initialisers; drawn from (seed, the parameter's name), so independent of creation order. f32 and f64 agree to rounding. */

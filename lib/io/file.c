@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { BEHIND = 4096 };
+
 static lk_status map(lk_file *f, int fd) {
   struct stat st;
   if (fstat(fd, &st)) return lk_fail_errno(f->ctx, "examine", f->path);
@@ -16,9 +18,13 @@ static lk_status map(lk_file *f, int fd) {
                    (intmax_t)st.st_size);
   f->bytes = (const unsigned char *)"";
   if (!st.st_size) return LK_OK;
-  void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+  /* The file lies over the beginning of a range that is longer: BLIS's kernels may read a few bytes behind a matrix. */
+  f->mapped = (size_t)st.st_size + BEHIND;
+  char *p = mmap(NULL, f->mapped, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED) return lk_fail_errno(f->ctx, "map", f->path);
-  f->bytes = p;
+  f->bytes = (const unsigned char *)p;
+  if (mmap(p, (size_t)st.st_size, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0) == MAP_FAILED)
+    return lk_fail_errno(f->ctx, "map", f->path);
   f->size = (size_t)st.st_size;
   return LK_OK;
 }
@@ -47,7 +53,7 @@ lk_file *lk_file_map(lk_ctx *ctx, const char *path) {
 
 void lk_file_unmap(lk_file *f) {
   if (!f) return;
-  if (f->size) munmap((void *)f->bytes, f->size);
+  if (f->mapped) munmap((void *)f->bytes, f->mapped);
   lk_free(f->ctx, f->path);
   lk_free(f->ctx, f);
 }

@@ -69,15 +69,17 @@ static lk_status attach(lk_at *at) {
   return lk_error(c, NULL);
 }
 
-/* q [out] for weight W */
-static lk_tensor quotient(lk_at *at, lk_tape *t, lk_tensor W) {
-  state *st = at->st;
-  lk_tensor m = lk_reshape(t, lk_use(t, st->m), 1, &at->site->out);
-  return lk_div(t, m, lengths(at, t, W));
+/* The lengths of W, without gradient unless detach=0. */
+static lk_tensor divisor(lk_at *at, lk_tape *t, lk_tensor W) {
+  const config *g = at->cfg;
+  int was = lk_no_grad(t, g->detach || !lk_grad_enabled(t));
+  lk_tensor n = lengths(at, t, W);
+  lk_no_grad(t, was);
+  return n;
 }
 
-/* The length of the folded weight, without gradient unless detach=0; its big intermediate values end here. */
-static lk_tensor folded_lengths(lk_at *at, lk_tape *t) {
+/* The divisor at what the adapters before have made of the weight; big intermediate values end here. */
+static lk_tensor folded_divisor(lk_at *at, lk_tape *t) {
   const config *g = at->cfg;
   lk_tensor W, b;
   int was = lk_no_grad(t, g->detach || !lk_grad_enabled(t));
@@ -88,12 +90,21 @@ static lk_tensor folded_lengths(lk_at *at, lk_tape *t) {
   return n;
 }
 
+/* The bias that the adapters before have left, or nil. */
+static lk_tensor folded_bias(lk_at *at, lk_tape *t) {
+  lk_tensor W, b = lk_site_bias(at->site, t);
+  int changed = 0;
+  for (const lk_at *a = at->head; a != at; a = a->next) changed |= a->method->cls->output != NULL || a->inner;
+  if (changed) lk_at_folded(at, t, &W, &b);
+  return b;
+}
+
 static lk_tensor output(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
   state *st = at->st;
   const int64_t out = at->site->out, channels[] = {1, out, 1, 1};
-  lk_tensor m = lk_reshape(t, lk_use(t, st->m), 1, &out), b = lk_site_bias(at->site, t);
+  lk_tensor m = lk_reshape(t, lk_use(t, st->m), 1, &out), b = folded_bias(at, t);
   (void)x;
-  lk_tensor q = lk_div(t, m, folded_lengths(at, t));
+  lk_tensor q = lk_div(t, m, folded_divisor(at, t));
   if (!lk_is_nil(b)) b = lk_sub(t, b, lk_mul(t, q, b)); /* (1 - q) b */
   if (at->site->kind == LK_SITE_CONV2D) {
     q = lk_reshape(t, q, 4, channels);
@@ -103,8 +114,9 @@ static lk_tensor output(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
 }
 
 static lk_status weight(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b) {
-  int64_t along[] = {at->site->out, 1, 1, 1};
-  lk_tensor q = quotient(at, t, *W);
+  state *st = at->st;
+  const int64_t along[] = {at->site->out, 1, 1, 1};
+  lk_tensor m = lk_reshape(t, lk_use(t, st->m), 1, along), q = lk_div(t, m, divisor(at, t, *W));
   (void)b;
   if (at->site->kind != LK_SITE_EMBEDDING) q = lk_reshape(t, q, lk_ndim(t, *W), along);
   *W = lk_mul(t, *W, q);
