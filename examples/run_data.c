@@ -1,7 +1,7 @@
 /* run_data.c: training, validation and test images, from IDX files or drawn. */
 #include "run.h"
 
-enum { TRAIN = 4000, VALIDATION = 1000, TEST = 2000 }; /* built-in images, if nothing else is asked for */
+enum { TRAIN = 10000, VALIDATION = 1000, TEST = 2000 }; /* built-in images, if nothing else is asked for */
 enum { HELD_OUT = 2000 };                              /* of training files at most, and at most a tenth */
 
 const option run_source_options[] = {

@@ -41,13 +41,14 @@ const option run_training_options[] = {
     {0}};
 
 run_options run_defaults(void) {
-  return (run_options){.epochs = 10,
+  return (run_options){.epochs = 30,
                        .batch = 32,
                        .accumulate = 1,
                        .schedule = LK_SCHEDULE_COSINE,
                        .warmup = .1,
                        .weight_decay = .01,
-                       .clip = 1};
+                       .clip = 1,
+                       .augment = 1};
 }
 
 const char *run_method_name(const run_options *o) {

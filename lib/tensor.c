@@ -130,18 +130,25 @@ void lk_view_copy(const lk_view *to, const lk_view *from) {
   for (int64_t r = 0, rows = lk_view_rows(&a); r < rows; r++) copy_row(&a, lk_view_row(&a, r), &b, lk_view_row(&b, r));
 }
 
+LK_CLONES static void add_row(const lk_view *a, int64_t oa, const lk_view *b, int64_t ob, double scale) {
+  int64_t n = lk_view_cols(a), sa = lk_view_step(a), sb = lk_view_step(b);
+  LK_REAL(a->dtype, {
+    R *p = (R *)a->p + oa;
+    const R *q = (const R *)b->p + ob;
+    R s = (R)scale;
+    if (sa == 1 && sb == 1)
+      for (int64_t i = 0; i < n; i++) p[i] += s * q[i];
+    else
+      for (int64_t i = 0; i < n; i++) p[i * sa] += s * q[i * sb];
+  });
+}
+
 void lk_view_add(const lk_view *to, const lk_view *from, double scale) {
   lk_view a = *to, b = *from;
   if (!lk_view_count(&a)) return;
   join_axes(&a, &b);
-  int64_t n = lk_view_cols(&a), sa = lk_view_step(&a), sb = lk_view_step(&b);
   for (int64_t r = 0, rows = lk_view_rows(&a); r < rows; r++)
-    LK_REAL(a.dtype, {
-      R *p = (R *)a.p + lk_view_row(&a, r);
-      const R *q = (const R *)b.p + lk_view_row(&b, r);
-      R s = (R)scale;
-      for (int64_t i = 0; i < n; i++) p[i * sa] += s * q[i * sb];
-    });
+    add_row(&a, lk_view_row(&a, r), &b, lk_view_row(&b, r), scale);
 }
 
 double lk_view_get(const lk_view *v, int64_t i) {

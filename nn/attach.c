@@ -32,7 +32,7 @@ lk_param *lk_at_param(lk_at *at, const char *name, lk_param_kind kind, int ndim,
   lk_model *m = at->site->module->model;
   char *path = param_path(at, name);
   lk_param *p = NULL;
-  if (path && has_param(at->head, path))
+  if (path && has_param(lk_site_chain(at->site, at->method->adapter), path))
     lk_fail(c, LK_EARG, "attach: %s has a parameter '%s' already; give the second %s a label: \"%s:second ...\"",
             lk_at_path(at), name, at->method->cls->name, at->method->cls->name);
   else if (path)
@@ -98,6 +98,15 @@ static lk_at *make_chain(lk_method *methods, lk_site *s, const lk_attach_options
 
 static const char *const kinds[] = {"", "linear", "embedding", "", "conv2d"};
 
+/* The first of a chain, wrapped ones included, that gives no weight; NULL if all of them do. */
+static const lk_at *without_weight(const lk_at *a, const lk_at *end) {
+  for (const lk_at *found; a != end; a = a->next) {
+    if (!a->method->cls->weight) return a;
+    if ((found = without_weight(a->inner, NULL))) return found;
+  }
+  return NULL;
+}
+
 /* What cannot compose is refused by name. */
 static lk_status check_at(const lk_at *a) {
   const lk_adapter_class *k = a->method->cls;
@@ -106,10 +115,10 @@ static lk_status check_at(const lk_at *a) {
     return lk_fail(c, LK_EARG, "attach: %s cannot adapt %s, which is a %s layer", k->name, lk_at_path(a),
                    kinds[a->site->kind]);
   int needs_weight = k->caps & LK_READS_WEIGHT || (!k->delta && !k->output);
-  for (const lk_at *b = a->head; needs_weight && b != a; b = b->next)
-    if (!b->method->cls->weight)
-      return lk_fail(c, LK_EARG, "attach: %s needs the weight of what precedes it, and %s does not give one", k->name,
-                     b->method->cls->name);
+  const lk_at *other = needs_weight ? without_weight(a->head, a) : NULL;
+  if (other)
+    return lk_fail(c, LK_EARG, "attach: %s needs the weight of what precedes it, and %s does not give one", k->name,
+                   other->method->cls->name);
   return k->check ? k->check((lk_at *)a) : LK_OK;
 }
 
@@ -213,7 +222,7 @@ static void unlink_stacks(lk_adapter *a) {
         continue;
       }
       *k = s->next;
-      if (m->site->replaced_by && m->site->replaced_by == s->chain) lk_site_restore(m->site);
+      if (m->site->replaced_by && m->site->replaced_by->method->adapter == a) lk_site_restore(m->site);
       free_chain(m->ctx, s->chain);
       lk_free(m->ctx, s);
     }

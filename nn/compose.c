@@ -85,13 +85,16 @@ lk_status lk_chain_weight(lk_at *chain, lk_tape *t, lk_tensor *W, lk_tensor *b) 
   return fold(chain, NULL, t, W, b);
 }
 
-/* y with the deltas and outputs from `a` on. */
+/* y with the deltas and outputs from `a` on.  A delta may change y in place, unless that is what an adapter returned and
+ * its backward may have to read. */
 static lk_tensor continue_chain(lk_at *a, lk_tape *t, lk_tensor x, lk_tensor y) {
+  int ours = !lk_is_nil(y);
   for (; a; a = a->next) {
     const lk_adapter_class *k = a->method->cls;
     uint32_t scope = lk_scope_begin(t, k->name, 0);
-    if (k->delta) y = k->delta(a, t, x, y);
+    if (k->delta) y = ours ? k->delta(a, t, x, y) : lk_plus(t, y, k->delta(a, t, x, lk_nil()));
     if (k->output) y = k->output(a, t, x, y);
+    ours = ours && !k->output;
     y = lk_scope_end(t, scope, y);
   }
   return y;

@@ -25,11 +25,18 @@ lk_site *lk_site_new(lk_module *m, lk_site_kind kind, lk_param *weight, lk_param
   return m->site = s;
 }
 
+/* Is this the first adapter at its site?  Wrappers before it, that it is the first in, do not count. */
+static int is_first(const lk_at *at) {
+  const lk_at *a = at->site->stacks ? at->site->stacks->chain : at->head;
+  while (a != at && a->inner) a = a->inner;
+  return a == at;
+}
+
 lk_status lk_at_rebase(lk_at *at, const lk_view *weight) {
   lk_site *s = at->site;
   lk_ctx *c = lk_at_ctx(at);
   const char *name = at->method->cls->name;
-  if (at->head != at || (s->stacks && s->stacks->chain != at))
+  if (!is_first(at))
     return lk_fail(c, LK_EARG, "attach: %s replaces the base weight of %s: it must be the first adapter there", name,
                    lk_at_path(at));
   if (s->replaced_by)

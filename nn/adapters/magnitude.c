@@ -2,7 +2,7 @@
  * DoRA.
  *
  *   W' = diag(q) W,   q_j = m_j / n_j,   n_j = |W_j|,   m from n     (W: the weight of what precedes)
- *   y' = q y + (1 - q) b                                             (the bias is not scaled)
+ *   y' = q y + (1 - q) b                       (b, the bias of what precedes, is not scaled)
  *
  * No gradient flows through n (section 4.3 of the paper, and PEFT) unless detach=0.
  *
@@ -78,33 +78,38 @@ static lk_tensor divisor(lk_at *at, lk_tape *t, lk_tensor W) {
   return n;
 }
 
-/* The divisor at what the adapters before have made of the weight; big intermediate values end here. */
-static lk_tensor folded_divisor(lk_at *at, lk_tape *t) {
+/* Are these different values?  Either may be nil. */
+static int differ(lk_tape *t, lk_tensor a, lk_tensor b) {
+  lk_view u = {0}, v = {0};
+  if (!lk_is_nil(a)) lk_get(t, a, &u);
+  if (!lk_is_nil(b)) lk_get(t, b, &v);
+  return u.p != v.p;
+}
+
+/* The divisor at what the adapters before have made of the weight, and whether they change the bias; big intermediate
+ * values end here. */
+static lk_tensor folded_divisor(lk_at *at, lk_tape *t, int *bias_moves) {
   const config *g = at->cfg;
-  lk_tensor W, b;
+  lk_tensor W, b, n = lk_nil();
   int was = lk_no_grad(t, g->detach || !lk_grad_enabled(t));
   uint32_t scope = lk_scope_begin(t, "length", 0);
-  lk_tensor n = lk_at_folded(at, t, &W, &b) ? lk_nil() : lengths(at, t, W);
+  if (!lk_at_folded(at, t, &W, &b)) {
+    n = lengths(at, t, W);
+    *bias_moves = differ(t, b, lk_site_bias(at->site, t));
+  }
   n = lk_scope_end(t, scope, n);
   lk_no_grad(t, was);
   return n;
 }
 
-/* The bias that the adapters before have left, or nil. */
-static lk_tensor folded_bias(lk_at *at, lk_tape *t) {
-  lk_tensor W, b = lk_site_bias(at->site, t);
-  int changed = 0;
-  for (const lk_at *a = at->head; a != at; a = a->next) changed |= a->method->cls->output != NULL || a->inner;
-  if (changed) lk_at_folded(at, t, &W, &b);
-  return b;
-}
-
 static lk_tensor output(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
   state *st = at->st;
   const int64_t out = at->site->out, channels[] = {1, out, 1, 1};
-  lk_tensor m = lk_reshape(t, lk_use(t, st->m), 1, &out), b = folded_bias(at, t);
+  lk_tensor m = lk_reshape(t, lk_use(t, st->m), 1, &out), W, b = lk_site_bias(at->site, t);
+  int bias_moves = 0;
   (void)x;
-  lk_tensor q = lk_div(t, m, folded_divisor(at, t));
+  lk_tensor q = lk_div(t, m, folded_divisor(at, t, &bias_moves));
+  if (bias_moves) lk_at_folded(at, t, &W, &b);          /* once more, with gradients */
   if (!lk_is_nil(b)) b = lk_sub(t, b, lk_mul(t, q, b)); /* (1 - q) b */
   if (at->site->kind == LK_SITE_CONV2D) {
     q = lk_reshape(t, q, 4, channels);
