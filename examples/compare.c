@@ -40,6 +40,7 @@ static const option options[] = {
     {"pretrain-images", OPTION_INT, offsetof(settings, pretrain_images), 100, 1e6, "N", "drawn for pretraining"},
     {"seeds", OPTION_INT, offsetof(settings, seeds), 1, MAX_SEEDS, "N", "runs of each method"},
     {"adapter", OPTION_TEXT, offsetof(settings, adapter), 0, 0, "SPEC", "one more method to compare"},
+    {"targets", OPTION_TEXT, offsetof(settings, train.targets), 0, 0, "PATTERNS", "layers that adapters adapt"},
     {"threads", OPTION_INT, offsetof(settings, threads), 0, 64, "N", "0: one per core"},
     {"quiet", OPTION_FLAG, offsetof(settings, quiet), 0, 0, NULL, "no progress"},
     {0}};
@@ -281,10 +282,11 @@ static int show(const settings *o, const method *m, outcome *out, int n) {
 static settings defaults(void) {
   settings o = {.out = "demo", .preset = "vit-tiny-28", .seeds = 2, .pretrain_epochs = 8, .pretrain_images = 8000};
   o.source = run_source_defaults();
-  o.source.domain = "inverted+rotated+cluttered";
+  o.source.domain = "inverted+rotated";
   o.source.train = 1000;
   o.train = run_defaults();
   o.train.epochs = 8;
+  o.train.targets = "all-linear";
   return o;
 }
 

@@ -60,12 +60,11 @@ static int64_t chain_size(const lk_at *at) {
   return n;
 }
 
-lk_status count_adapter(lk_model *model, const run_options *o, const char *targets, count *c) {
+lk_status count_adapter(lk_model *model, const run_options *o, const char *head, count *c) {
   lk_ctx *ctx = lk_model_ctx(model);
   run_attachment a;
   *c = (count){0, 0};
-  if (!o->targets && !targets) return lk_fail(ctx, LK_EARG, "--targets are needed");
-  if (!run_attachment_new(ctx, o, targets, NULL, &a)) lk_attach_with(model, &a.options);
+  if (!run_attachment_new(ctx, o, head, &a) && !run_attachment_check(model, &a)) lk_attach_with(model, &a.options);
   run_attachment_free(ctx, &a);
   for (lk_module *m = lk_model_root(model); m; m = lk_module_walk(lk_model_root(model), m)) {
     if (!m->site || !m->site->stacks) continue;

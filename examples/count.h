@@ -10,7 +10,7 @@ lk_model *count_read_shapes(lk_ctx *ctx, const char *path);
 typedef struct count {
   int64_t sites, parameters; /* of the adapter alone, without modules_to_save and biases of the base */
 } count;
-/* Attaches what the options say and counts it.  targets: if the options name none; NULL: they must. */
-lk_status count_adapter(lk_model *model, const run_options *o, const char *targets, count *c);
+/* Attaches what the options say, as run_attachment_new does, and counts it. */
+lk_status count_adapter(lk_model *model, const run_options *o, const char *head, count *c);
 
 #endif

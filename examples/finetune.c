@@ -206,10 +206,23 @@ static lk_status save(run_model *m, const settings *s, report *r) {
 
 /* ---- the program's jobs ---- */
 
-/* What cannot be merged is refused before it is trained. */
-static lk_status try_merging(run_model *m) {
-  if (!lk_merge(m->model, NULL)) lk_unmerge(m->model);
+/* What will not work at the end is refused at the beginning: merging, and writing the predictions. */
+static lk_status try(run_model *m, const settings *s) {
+  if (s->merge && !lk_merge(m->model, NULL)) lk_unmerge(m->model);
+  if (s->predict) lk_writer_abort(lk_writer_open(m->ctx, s->predict));
   return lk_error(m->ctx, NULL);
+}
+
+/* The images, which must be such as the model takes. */
+static lk_status open_data(lk_ctx *ctx, settings *s, run_data *data) {
+  lk_vit_config config;
+  s->source.test_only = s->eval;
+  s->source.seed = (uint64_t)s->seed;
+  if (run_config(ctx, s->model, &config)) return lk_error(ctx, NULL);
+  if (!s->source.directory && config.channels != 1)
+    return lk_fail(ctx, LK_ESHAPE, "drawn digits have 1 channel, %s takes images with %lld: --data is needed", s->model,
+                   (long long)config.channels);
+  return run_data_open(ctx, &s->source, config.image_size, data);
 }
 
 static lk_status train(run_model *m, const run_data *data, settings *s, report *r) {
@@ -223,15 +236,11 @@ static lk_status train(run_model *m, const run_data *data, settings *s, report *
 }
 
 static lk_status tune_or_judge(lk_ctx *ctx, settings *s, run_model *m, run_data *data, report *r) {
-  lk_vit_config config;
-  s->source.test_only = s->eval;
-  s->source.seed = (uint64_t)s->seed;
-  if (run_config(ctx, s->model, &config) || run_data_open(ctx, &s->source, config.image_size, data))
-    return lk_error(ctx, NULL);
+  if (open_data(ctx, s, data)) return lk_error(ctx, NULL);
   int64_t classes = s->eval && !s->run.adapter ? 0 : data->test->classes;
   if (run_open(ctx, s->model, classes, 0, m)) return lk_error(ctx, NULL);
   if (!s->eval || s->run.adapter) run_prepare(m, &s->run);
-  if (!lk_error(ctx, NULL) && s->merge) try_merging(m);
+  if (!lk_error(ctx, NULL)) try(m, s);
   if (!lk_error(ctx, NULL) && !s->eval) train(m, data, s, r);
   if (lk_error(ctx, NULL) || r->train.stopped) return lk_error(ctx, NULL);
   if (s->eval) r->train.parameters = lk_parameter_count(m->model);
@@ -256,10 +265,10 @@ static lk_status tune(lk_ctx *ctx, settings *s) {
   return lk_error(ctx, NULL);
 }
 
-static lk_status print_count(lk_model *model, const settings *s, const char *targets) {
+static lk_status print_count(lk_model *model, const settings *s, const char *head) {
   lk_ctx *ctx = lk_model_ctx(model);
   count c;
-  if (count_adapter(model, &s->run, targets, &c)) return lk_error(ctx, NULL);
+  if (count_adapter(model, &s->run, head, &c)) return lk_error(ctx, NULL);
   if (!s->json) {
     printf("sites %lld\nparameters %lld\n", (long long)c.sites, (long long)c.parameters);
     return LK_OK;
@@ -270,11 +279,12 @@ static lk_status print_count(lk_model *model, const settings *s, const char *tar
   return print_line(ctx, j);
 }
 
-static lk_status print_matches(lk_model *model, const settings *s, const char *targets, const char *head) {
+static lk_status print_matches(lk_model *model, const settings *s, const char *head) {
   lk_ctx *ctx = lk_model_ctx(model);
   run_attachment a;
-  if (!s->run.targets && !targets) return lk_fail(ctx, LK_EARG, "--targets are needed");
-  char *text = run_attachment_new(ctx, &s->run, targets, head, &a) ? NULL : lk_attach_dry_run(model, &a.options);
+  lk_status bad = run_attachment_new(ctx, &s->run, head, &a);
+  if (!bad) bad = run_attachment_check(model, &a);
+  char *text = bad ? NULL : lk_attach_dry_run(model, &a.options);
   if (text) fputs(text, stdout);
   lk_free(ctx, text);
   run_attachment_free(ctx, &a);
@@ -287,9 +297,8 @@ static lk_status look(lk_ctx *ctx, const settings *s) {
   lk_model *shapes = s->shapes ? count_read_shapes(ctx, s->shapes) : NULL;
   if (!s->shapes) run_open(ctx, s->model, 0, LK_SHAPES_ONLY, &m);
   lk_model *model = shapes ? shapes : m.model;
-  const char *targets = m.vit ? run_default_targets(&m.vit->config) : NULL;
   const char *head = m.vit ? m.vit->head->module.path : NULL;
-  if (!lk_error(ctx, NULL)) s->count ? print_count(model, s, targets) : print_matches(model, s, targets, head);
+  if (!lk_error(ctx, NULL)) s->count ? print_count(model, s, head) : print_matches(model, s, head);
   lk_model_free(shapes);
   run_close(&m);
   return lk_error(ctx, NULL);
@@ -312,7 +321,7 @@ static int help(const option_group *groups) {
   printf("Usage: " NAME " --model NAME [options]\n"
          "Fine-tunes a vision transformer on images: with an adapter, whole, or its head alone.\n");
   options_help(groups, stdout);
-  return 0;
+  return fflush(stdout) || ferror(stdout);
 }
 
 int main(int argc, char **argv) {
@@ -328,7 +337,7 @@ int main(int argc, char **argv) {
   options_outcome outcome = options_parse(NAME, groups, argc, argv);
   if (outcome == OPTIONS_HELP) return help(groups);
   if (outcome == OPTIONS_WRONG) return 1;
-  if (s.version) return printf(NAME " (lorikeet) " LK_VERSION "\n") < 0;
+  if (s.version) return printf(NAME " (lorikeet) " LK_VERSION "\n") < 0 || fflush(stdout);
   signal(SIGXFSZ, SIG_IGN); /* a file that grows too large is an error like a full disk */
   lk_allocator allocator = memory_allocator(&counter);
   s.run.progress = stderr;

@@ -63,7 +63,7 @@ typedef struct run_options {
   /* what trains: everything, the head alone, or an adapter and modules_to_save */
   int full, probe;
   const char *adapter;         /* a spec, or the directory of a saved adapter; NULL: RUN_ADAPTER */
-  const char *targets;         /* patterns; NULL: query and value of every block */
+  const char *targets;         /* patterns; NULL: RUN_TARGETS */
   const char *exclude;         /* patterns, or NULL */
   const char *layers;          /* numbers of the blocks to adapt, "0,1,5"; NULL: all */
   const char *modules_to_save; /* modules that train whole beside the adapter; NULL: the head; "none" */
@@ -90,13 +90,15 @@ typedef struct run_options {
 } run_options;
 
 #define RUN_ADAPTER "lora r=8 alpha=16"
+#define RUN_TARGETS "all-linear"
 
 /* For options_parse; the struct is a run_options.  Methods: full ... bias; training: epochs ... recompute. */
 extern const option run_method_options[], run_training_options[];
 run_options run_defaults(void);
 /* "full", "probe", or the adapter's spec. */
 const char *run_method_name(const run_options *o);
-/* options.lr, or what did best for such a method on validation images of the built-in digits. */
+/* options.lr, or if that is 0 what did best for such a method on validation images (1,000 training images, from
+ * drawn digits to real ones). */
 double run_lr(const run_options *o);
 
 /* Attaches the adapter as "default" (or loads it), or chooses the base parameters that train.  Once per model. */
@@ -108,11 +110,9 @@ typedef struct run_attachment {
   lk_override *overrides; /* of which the texts are its own, too */
   int *layers;
 } run_attachment;
-lk_status run_attachment_new(lk_ctx *ctx, const run_options *o, const char *targets, const char *head,
-                             run_attachment *a);
+lk_status run_attachment_new(lk_ctx *ctx, const run_options *o, const char *head, run_attachment *a);
+lk_status run_attachment_check(lk_model *model, const run_attachment *a); /* every pattern must match a layer */
 void run_attachment_free(lk_ctx *ctx, run_attachment *a);
-/* Targets for a vision transformer if the options name none. */
-const char *run_default_targets(const lk_vit_config *config);
 
 typedef struct run_result {
   int64_t trainable, parameters; /* elements: trained, and of the base model */

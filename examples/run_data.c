@@ -2,7 +2,7 @@
 #include "run.h"
 
 enum { TRAIN = 10000, VALIDATION = 1000, TEST = 2000 }; /* built-in images, if nothing else is asked for */
-enum { HELD_OUT = 2000 };                              /* of training files at most, and at most a tenth */
+enum { HELD_OUT = 2000 };                               /* of training files at most, and at most a tenth */
 
 const option run_source_options[] = {
     {"data", OPTION_TEXT, offsetof(run_source, directory), 0, 0, "DIR",

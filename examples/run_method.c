@@ -13,7 +13,7 @@ const option run_method_options[] = {
     {"full", OPTION_FLAG, PLACE(full), 0, 0, NULL, "train everything instead"},
     {"probe", OPTION_FLAG, PLACE(probe), 0, 0, NULL, "train the head alone instead"},
     {"targets", OPTION_TEXT, PLACE(targets), 0, 0, "PATTERNS",
-     "layers to adapt: names, * and ?, all-linear, or re:REGEX [query,value]"},
+     "layers to adapt: names, * and ?, all-linear, or re:REGEX [all-linear]"},
     {"exclude", OPTION_TEXT, PLACE(exclude), 0, 0, "PATTERNS", "layers to leave out"},
     {"layers", OPTION_TEXT, PLACE(layers), 0, 0, "NUMBERS", "blocks to adapt, as 0,1,5 [all]"},
     {"rank-pattern", OPTION_TEXT, PLACE(rank_pattern), 0, 0, "LIST", "other ranks, as layer.0.*=4,layer.1.*=8"},
@@ -59,15 +59,13 @@ double run_lr(const run_options *o) {
   static const struct {
     const char *word;
     double lr;
-  } tuned[] = {{"full", 1e-3}, {"probe", 1e-2}, {"lora", 5e-3}, {"bias", 1e-2}};
+  } tuned[] = {{"full", 1e-3}, {"probe", 3e-2}, {"lora", 5e-3}, {"bias", 1e-2}};
   const char *name = run_method_name(o);
   if (o->lr > 0) return o->lr;
   for (size_t i = 0; i < sizeof tuned / sizeof *tuned; i++)
     if (strstr(name, tuned[i].word)) return tuned[i].lr;
   return 5e-3;
 }
-
-const char *run_default_targets(const lk_vit_config *config) { return config->fused_qkv ? "qkv" : "query,value"; }
 
 /* ---- attaching ---- */
 
@@ -113,11 +111,10 @@ static size_t items(const char *list) {
   return n;
 }
 
-lk_status run_attachment_new(lk_ctx *ctx, const run_options *o, const char *targets, const char *head,
-                             run_attachment *a) {
+lk_status run_attachment_new(lk_ctx *ctx, const run_options *o, const char *head, run_attachment *a) {
   const char *saved = o->modules_to_save ? o->modules_to_save : head;
   *a = (run_attachment){.options = {.spec = o->adapter ? o->adapter : RUN_ADAPTER,
-                                    .targets = o->targets ? o->targets : targets,
+                                    .targets = o->targets ? o->targets : RUN_TARGETS,
                                     .exclude = o->exclude,
                                     .modules_to_save = saved && strcmp(saved, "none") != 0 ? saved : NULL,
                                     .bias = (lk_bias_mode)o->bias}};
@@ -144,6 +141,21 @@ void run_attachment_free(lk_ctx *ctx, run_attachment *a) {
   *a = (run_attachment){0};
 }
 
+/* A pattern of a rank or alpha that matches nothing is a mistake. */
+lk_status run_attachment_check(lk_model *model, const run_attachment *a) {
+  lk_ctx *ctx = lk_model_ctx(model);
+  lk_module *root = lk_model_root(model);
+  for (int i = 0; i < a->options.noverrides && !lk_error(ctx, NULL); i++) {
+    int found = 0;
+    for (lk_module *m = root; m && !found; m = lk_module_walk(root, m))
+      found = m->site && lk_match(ctx, a->overrides[i].pattern, m->path);
+    if (!found)
+      lk_fail(ctx, LK_EARG, "no layer matches the pattern '%s' that is to have %s", a->overrides[i].pattern,
+              a->overrides[i].options);
+  }
+  return lk_error(ctx, NULL);
+}
+
 /* ---- preparing ---- */
 
 static int is_saved_adapter(lk_ctx *ctx, const char *adapter) {
@@ -163,7 +175,7 @@ lk_status run_prepare(run_model *m, const run_options *o) {
   if (o->probe) lk_set_requires_grad(head, 1);
   if (o->full || o->probe) return LK_OK;
   if (o->adapter && is_saved_adapter(m->ctx, o->adapter)) return lk_adapter_load(m->model, "default", o->adapter, 1);
-  if (!run_attachment_new(m->ctx, o, run_default_targets(&m->vit->config), head->path, &a))
+  if (!run_attachment_new(m->ctx, o, head->path, &a) && !run_attachment_check(m->model, &a))
     lk_attach_with(m->model, &a.options);
   run_attachment_free(m->ctx, &a);
   return lk_error(m->ctx, NULL);

@@ -215,7 +215,7 @@ static lk_method *chain(parser *p) {
   lk_method *head = NULL, **end = &head;
   if (++p->depth > 16) wrong(p, "parentheses are nested too deeply");
   do {
-    if (*p->at == '|') p->at++;
+    if (head) p->at++; /* the '|' */
     lk_method *m = lk_error(p->ctx, NULL) ? NULL : lk_alloc(p->ctx, sizeof *m);
     if (!m) break;
     *end = m;

@@ -88,8 +88,8 @@ static inline lk_tensor test_loss(lk_tape *t, lk_tensor y) {
   return lk_sum(t, lk_mul(t, y, g), 0, NULL, 0);
 }
 
-/* A copy of a value as doubles; how many. */
-static inline int test_values(lk_tape *t, lk_tensor y, double values[TEST_MOST]) {
+/* A copy of a value as doubles, up to TEST_MOST; how many. */
+static inline int test_values(lk_tape *t, lk_tensor y, double *values) {
   lk_view v;
   if (lk_get(t, y, &v)) return 0;
   ck_assert_int_le(lk_view_count(&v), TEST_MOST);

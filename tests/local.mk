@@ -18,6 +18,7 @@ test_scripts = \
   %D%/symbols.sh
 
 test_headers = \
+  %D%/adapter_net.h \
   %D%/adapter_suite.h \
   %D%/adapters.h \
   %D%/alloc.h \
@@ -64,6 +65,7 @@ EXTRA_DIST += $(test_scripts) $(test_headers) %D%/installcheck.sh %D%/valgrind.s
 if HAVE_CHECK
 suites = \
   %D%/test_adapters \
+  %D%/test_attach \
   %D%/test_compose \
   %D%/test_core \
   %D%/test_data \
@@ -90,6 +92,7 @@ suites = \
   %D%/test_vit_files
 check_PROGRAMS += $(suites)
 %C%_test_adapters_LDADD = $(suite_libs)
+%C%_test_attach_LDADD = $(suite_libs)
 %C%_test_compose_LDADD = $(suite_libs)
 %C%_test_core_LDADD = $(suite_libs)
 %C%_test_data_LDADD = $(suite_libs)
