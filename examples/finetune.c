@@ -1,6 +1,6 @@
 /* finetune.c: fine-tunes a vision transformer: with an adapter, whole, or its head alone.
  *
- *   finetune --model vit-small-28 --full --epochs 20 --out base              pretrains on the built-in digits
+ *   finetune --model vit-tiny-28 --full --out base                           pretrains on drawn digits
  *   finetune --model base/model --data mnist --limit-train 1000 --out lora   adapts that to real ones
  *
  * Results go to stdout, progress and complaints to stderr.  Exit status: 0; 1 an error; 130 interrupted. */
@@ -9,7 +9,6 @@
 
 #include <math.h>
 #include <string.h>
-#include <unistd.h>
 
 #define NAME "finetune"
 #ifndef LK_VERSION
@@ -62,20 +61,22 @@ static volatile sig_atomic_t interrupted;
 static void interrupt(int number) { interrupted = number; }
 
 static lk_status refuse(lk_ctx *ctx, const settings *s) {
+  const run_options *r = &s->run;
   const char *say = NULL;
-  int tunes = !s->count && !s->dry_run;
-  if (s->run.full + s->run.probe + (s->run.adapter != NULL) > 1)
-    say = "--full, --probe and --adapter exclude each other";
+  int tunes = !s->count && !s->dry_run, adapts = !r->full && !r->probe;
+  int details = r->targets || r->exclude || r->layers || r->modules_to_save || r->rank_pattern || r->alpha_pattern;
+  if (r->full + r->probe + (r->adapter != NULL) > 1) say = "--full, --probe and --adapter exclude each other";
   else if (s->count + s->dry_run + s->eval > 1) say = "--count, --dry-run and --eval exclude each other";
   else if (s->shapes && tunes) say = "--shapes is for --count and --dry-run";
   else if (s->shapes && s->model) say = "--shapes and --model exclude each other";
   else if (!s->model && !s->shapes)
-    say = "--model is needed: a directory, or a preset such as vit-small-28 (see --help)";
+    say = "--model is needed: a directory, or a preset such as vit-tiny-28 (see --help)";
   else if (s->merge && !s->out) say = "--merge needs --out DIR";
-  else if (s->run.resume && !s->out) say = "--resume needs --out DIR";
-  else if (s->run.resume && s->eval) say = "--resume and --eval exclude each other";
-  else if ((s->run.full || s->run.probe) && (s->merge || !tunes))
-    say = "--full and --probe have no adapter to merge or count";
+  else if (r->resume && !s->out) say = "--resume needs --out DIR";
+  else if (r->resume && s->eval) say = "--resume and --eval exclude each other";
+  else if (!adapts && (s->merge || !tunes)) say = "--full and --probe have no adapter to merge or count";
+  else if (!adapts && (details || r->bias || r->loraplus > 0))
+    say = "--targets, --exclude, --layers, --modules-to-save, --bias, --loraplus and patterns are for adapters";
   return say ? lk_fail(ctx, LK_EARG, "%s", say) : LK_OK;
 }
 
@@ -232,7 +233,10 @@ static lk_status train(run_model *m, const run_data *data, settings *s, report *
   s->run.stop = &interrupted;
   s->run.directory = s->out;
   print_warnings(m->ctx);
-  return run_train(m, data, &s->run, &r->train);
+  run_train(m, data, &s->run, &r->train);
+  signal(SIGINT, SIG_DFL);
+  signal(SIGTERM, SIG_DFL);
+  return lk_error(m->ctx, NULL);
 }
 
 static lk_status tune_or_judge(lk_ctx *ctx, settings *s, run_model *m, run_data *data, report *r) {

@@ -26,6 +26,7 @@ program_sources = \
   %D%/run_method.c \
   %D%/run_model.c \
   %D%/run_resume.c
+AM_CPPFLAGS += -DLK_VERSION='"$(PACKAGE_VERSION)"'
 %C%_finetune_SOURCES = %D%/finetune.c $(program_sources)
 %C%_compare_SOURCES = %D%/compare.c $(program_sources)
 

@@ -88,7 +88,7 @@ static void open_directory(run_model *m, const char *directory, const lk_vit_con
   if (new_head)
     lk_warn(m->ctx, "%s knows %lld classes and the data have %lld: its head is replaced by a new one", directory,
             (long long)config->classes, (long long)classes);
-  m->vit = lk_vit_load(m->model, directory, new_head ? classes : 0, LK_LOAD_COPY);
+  m->vit = lk_vit_load(m->model, directory, new_head ? classes : 0, 0);
   if (m->vit) read_preprocessor(m, directory);
 }
 

@@ -5,7 +5,7 @@ SH_LOG_COMPILER = $(SHELL)
 AM_TESTS_ENVIRONMENT = \
   CC='$(CC)'; export CC; CXX='$(CXX)'; export CXX; NM='$(NM)'; export NM; \
   FUZZERS='$(fuzzers)'; export FUZZERS; LK_LDFLAGS='$(LK_LDFLAGS)'; export LK_LDFLAGS; \
-  OMP_WAIT_POLICY=passive; export OMP_WAIT_POLICY;
+  CK_DEFAULT_TIMEOUT=120; export CK_DEFAULT_TIMEOUT; OMP_WAIT_POLICY=passive; export OMP_WAIT_POLICY;
 
 # Scripts: fuzzing, and what the tree itself must keep to.
 test_scripts = \
@@ -15,7 +15,8 @@ test_scripts = \
   %D%/layers.sh \
   %D%/man.sh \
   %D%/readme.sh \
-  %D%/symbols.sh
+  %D%/symbols.sh \
+  %D%/test_finetune.sh
 
 test_headers = \
   %D%/adapter_net.h \
@@ -64,6 +65,7 @@ EXTRA_DIST += $(test_scripts) $(test_headers) %D%/installcheck.sh %D%/valgrind.s
 
 if HAVE_CHECK
 suites = \
+  %D%/test_active \
   %D%/test_adapters \
   %D%/test_attach \
   %D%/test_compose \
@@ -91,6 +93,7 @@ suites = \
   %D%/test_vit \
   %D%/test_vit_files
 check_PROGRAMS += $(suites)
+%C%_test_active_LDADD = $(suite_libs)
 %C%_test_adapters_LDADD = $(suite_libs)
 %C%_test_attach_LDADD = $(suite_libs)
 %C%_test_compose_LDADD = $(suite_libs)

@@ -185,6 +185,7 @@ refuses "'$work/none/config.json': No such file" --model "$work/none"
 refuses 'exclude each other' --model vit-tiny-28 --full --probe
 refuses '--merge needs --out' --model vit-tiny-28 --merge
 refuses '--resume needs --out' --model vit-tiny-28 --resume
+refuses 'are for adapters' --model vit-tiny-28 --full --targets query
 refuses '--data is needed' --model vit-b16
 refuses "there is no adapter 'lorra'" --model vit-tiny-28 --count --adapter lorra
 refuses "no option 'rank'" --model vit-tiny-28 --count --adapter 'lora rank=3'
