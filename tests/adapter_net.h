@@ -44,9 +44,11 @@ static inline void fine(void) {
 }
 
 static inline void expect(lk_status status, const char *words) {
-  const char *message;
-  ck_assert_msg(lk_error(ctx, &message) == status, "want %s, got '%s'", lk_status_name(status), message);
-  ck_assert_msg(strstr(message, words) != NULL, "'%s' should say '%s'", message, words);
+  const char *message = NULL;
+  lk_status is = lk_error(ctx, &message);
+  int found = message && strstr(message, words);
+  ck_assert_msg(is == status && found, "want %s and '%s', got %s: '%s'", lk_status_name(status), words,
+                lk_status_name(is), message ? message : "");
   lk_error_clear(ctx);
 }
 

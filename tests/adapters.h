@@ -218,7 +218,7 @@ static inline void test_register(lk_model *model) {
 /* ---- specs ---- */
 
 typedef struct test_spec {
-  char text[120];
+  char text[240];
   const lk_adapter_class *cls, *inner; /* inner: what a wrapper holds */
   int is_default;                      /* no option is set */
 } test_spec;
@@ -228,7 +228,7 @@ static int test_nspecs;
 
 /* "lora:label r=8", "dropout:label p=0.1 (lora:label)"; label NULL: none */
 static inline const char *test_spec_text(const test_spec *s, const char *label) {
-  static char text[200];
+  static char text[300];
   const char *colon = label ? ":" : "", *options = s->text + strlen(s->cls->name);
   size_t n = strcspn(options, "(");
   snprintf(text, sizeof text, "%s%s%s%.*s", s->cls->name, colon, label ? label : "", (int)n, options);
@@ -243,8 +243,8 @@ static inline void test_add_spec(const lk_adapter_class *cls, const lk_adapter_c
   if (test_nspecs == sizeof test_specs / sizeof *test_specs) abort();
   test_spec *s = &test_specs[test_nspecs++];
   *s = (test_spec){.cls = cls, .inner = inner, .is_default = !*option};
-  snprintf(s->text, sizeof s->text, "%s%s%s%s%s%s", cls->name, option, inner ? " (" : "", inner ? inner->name : "",
-           inner ? ")" : "", "");
+  snprintf(s->text, sizeof s->text, "%s%s%s%s%s", cls->name, option, inner ? " (" : "", inner ? inner->name : "",
+           inner ? ")" : "");
 }
 
 /* A value inside the option's range that is not its default. */
@@ -255,16 +255,24 @@ static inline double test_other_value(const lk_opt *o) {
   return o->def + 1.5 <= o->high ? o->def + 1.5 : o->def - 1.5;
 }
 
+/* A spec for every option at another value, for a word at every one.  Integers are always other ones: a default like
+ * r = alpha may hide a factor. */
 static inline void test_add_options(const lk_adapter_class *cls, const lk_adapter_class *inner) {
-  char option[60];
+  char whole[60] = "", option[120];
+  for (const lk_opt *o = cls->opts; o && o->key; o++)
+    if (o->type == LK_OPT_INT) {
+      size_t used = strlen(whole);
+      snprintf(whole + used, sizeof whole - used, " %s=%g", o->key, test_other_value(o));
+    }
+  if (*whole) test_add_spec(cls, inner, whole);
   for (const lk_opt *o = cls->opts; o && o->key; o++) {
     const char *w = o->type == LK_OPT_WORD ? o->words : NULL;
-    if (!w) {
-      snprintf(option, sizeof option, " %s=%g", o->key, test_other_value(o));
+    if (!w && o->type != LK_OPT_INT) {
+      snprintf(option, sizeof option, "%s %s=%g", whole, o->key, test_other_value(o));
       test_add_spec(cls, inner, option);
     }
     for (; w && *w; w += strcspn(w, "|"), w += *w == '|') {
-      snprintf(option, sizeof option, " %s=%.*s", o->key, (int)strcspn(w, "|"), w);
+      snprintf(option, sizeof option, "%s %s=%.*s", whole, o->key, (int)strcspn(w, "|"), w);
       test_add_spec(cls, inner, option);
     }
   }

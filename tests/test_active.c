@@ -16,7 +16,7 @@ static void attach_all(void) {
 }
 
 static void activate(int n, const int *which, const double *weights) {
-  const char *chosen[4];
+  const char *chosen[4] = {NULL};
   for (int i = 0; i < n; i++) chosen[i] = names[which[i]];
   lk_set_active(model, n, chosen, weights);
   fine();

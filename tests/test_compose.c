@@ -76,7 +76,7 @@ static void check_chain(const char *spec, const test_layer *l, lk_dtype dtype, u
 
 /* The chains in which a pair can stand: alone, and in every wrapper. */
 static void check_pair(const test_spec *a, const test_spec *b, const test_layer *l, lk_dtype dtype) {
-  char pair[300], wrapped[400];
+  char pair[700], wrapped[800];
   const lk_adapter_class *k;
   unsigned caps = test_caps(a) & test_caps(b);
   pair_text(a, b, pair, sizeof pair);
