@@ -51,25 +51,17 @@ lk_model *count_read_shapes(lk_ctx *ctx, const char *path) {
   return NULL;
 }
 
-static int64_t chain_size(const lk_at *at) {
-  int64_t n = 0;
-  for (; at; at = at->next) {
-    for (const lk_param *p = at->params; p; p = p->next) n += p->kind == LK_TRAINED ? lk_param_count(p) : 0;
-    n += chain_size(at->inner);
-  }
-  return n;
-}
-
 lk_status count_adapter(lk_model *model, const run_options *o, const char *head, count *c) {
   lk_ctx *ctx = lk_model_ctx(model);
   run_attachment a;
   *c = (count){0, 0};
   if (!run_attachment_new(ctx, o, head, &a) && !run_attachment_check(model, &a)) lk_attach_with(model, &a.options);
   run_attachment_free(ctx, &a);
-  for (lk_module *m = lk_model_root(model); m; m = lk_module_walk(lk_model_root(model), m)) {
-    if (!m->site || !m->site->stacks) continue;
-    c->sites++;
-    c->parameters += chain_size(m->site->stacks->chain);
-  }
-  return lk_error(ctx, NULL);
+  const lk_adapter *adapter = lk_error(ctx, NULL) ? NULL : lk_adapter_find(model, "default");
+  if (!adapter) return lk_error(ctx, NULL);
+  for (lk_module *m = lk_model_root(model); m; m = lk_module_walk(lk_model_root(model), m))
+    c->sites += m->site && m->site->stacks;
+  c->parameters = lk_adapter_count(model, adapter->name);
+  for (const lk_param *p = adapter->stand_ins; p; p = p->next) c->parameters -= lk_param_count(p);
+  return LK_OK;
 }

@@ -1,13 +1,10 @@
 /* test_story.c: a whole story, train - checkpoint - save - load - merge - unmerge - detach, with every single
  * allocation failing in turn: each failure is an error, none leaks or crashes, no file is lost. */
 #include "alloc.h"
+#include "files.h"
 
 #include <check.h>
 #include <lorikeet.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#define DIR "test.story"
 
 static const lk_vit_config small = {.image_size = 4,
                                     .patch_size = 2,
@@ -54,12 +51,12 @@ static lk_status train_and_save(lk_ctx *c, lk_model *model, lk_vit *vit, lk_tape
   lk_param **params = lk_trainable(model, &n);
   lk_optim *opt = lk_optim_new(c, &lk_optim_adamw, &o, params, n);
   for (uint64_t i = 0; i < 2 && !lk_error(c, NULL); i++) train_step(vit, t, opt, i);
-  if (!lk_error(c, NULL)) lk_checkpoint_save(model, opt, &progress, spec, DIR "/checkpoint");
+  if (!lk_error(c, NULL)) lk_checkpoint_save(model, opt, &progress, spec, "checkpoint");
   if (!lk_error(c, NULL)) train_step(vit, t, opt, 2);
-  if (!lk_error(c, NULL)) lk_checkpoint_load(model, opt, &progress, spec, DIR "/checkpoint");
+  if (!lk_error(c, NULL)) lk_checkpoint_load(model, opt, &progress, spec, "checkpoint");
   lk_optim_free(opt);
   lk_free(c, params);
-  if (!lk_error(c, NULL)) lk_adapter_save(model, "default", DIR "/adapter", NULL);
+  if (!lk_error(c, NULL)) lk_adapter_save(model, "default", "adapter", NULL);
   return lk_error(c, NULL);
 }
 
@@ -71,11 +68,11 @@ static lk_status whole(lk_ctx *c, lk_model *model, lk_tape *t, int recompute) {
       .spec = spec, .targets = "query,value", .modules_to_save = "classifier", .bias = LK_BIAS_ADAPTED};
   if (lk_attach_with(model, &o) || train_and_save(c, model, vit, t)) return lk_error(c, NULL);
   double trained = evaluate(vit, t);
-  if (lk_detach(model, "default") || lk_adapter_load(model, "default", DIR "/adapter", 0)) return lk_error(c, NULL);
+  if (lk_detach(model, "default") || lk_adapter_load(model, "default", "adapter", 0)) return lk_error(c, NULL);
   double loaded = evaluate(vit, t);
   if (lk_merge(model, NULL)) return lk_error(c, NULL);
   double merged = evaluate(vit, t);
-  if (lk_model_save(model, DIR "/model") || lk_unmerge(model) || lk_detach(model, "default")) return lk_error(c, NULL);
+  if (lk_model_save(model, "model") || lk_unmerge(model) || lk_detach(model, "default")) return lk_error(c, NULL);
   if (lk_error(c, NULL)) return lk_error(c, NULL);
   ck_assert_double_eq(trained, loaded);
   ck_assert_double_eq_tol(trained, merged, 1e-4 * (1 + trained));
@@ -93,7 +90,6 @@ static lk_status story(lk_ctx *c, void *recompute) {
 
 static void check_story(void *recompute) {
   uint64_t count = 0;
-  mkdir(DIR, 0777);
   const char *wrong = test_each_allocation(story, recompute, &count);
   ck_assert_msg(!wrong, "%s", wrong ? wrong : "");
   ck_assert_uint_gt(count, 300);
@@ -108,7 +104,6 @@ END_TEST
 /* After a failed save the file of the save before is whole. */
 START_TEST(a_failed_save_leaves_the_old_file) {
   test_allocator a;
-  mkdir(DIR, 0777);
   lk_ctx *c = test_ctx(&a, 0);
   ck_assert_int_eq(story(c, NULL), LK_OK);
   uint64_t calls = a.calls;
@@ -118,7 +113,7 @@ START_TEST(a_failed_save_leaves_the_old_file) {
     ck_assert_int_ne(story(c, NULL), LK_OK);
     lk_ctx_free(c);
     c = test_ctx(&a, 0);
-    lk_safetensors *f = lk_safetensors_open(c, DIR "/checkpoint");
+    lk_safetensors *f = lk_safetensors_open(c, "checkpoint");
     ck_assert_ptr_nonnull(f);
     lk_safetensors_close(f);
     lk_ctx_free(c);
@@ -130,6 +125,7 @@ END_TEST
 int main(void) {
   Suite *s = suite_create("story");
   TCase *tc = tcase_create("allocations");
+  tcase_add_checked_fixture(tc, test_directory, test_directory_remove);
   tcase_set_timeout(tc, 240);
   tcase_add_test(tc, every_allocation);
   tcase_add_test(tc, every_allocation_recomputing);
