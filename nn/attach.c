@@ -96,7 +96,7 @@ static lk_at *make_chain(lk_method *methods, lk_site *s, const lk_attach_options
   return NULL;
 }
 
-static const char *const kinds[] = {"", "linear", "embedding", "", "conv2d"};
+static const char *const kinds[] = {"", "a linear layer", "an embedding", "", "a convolution"};
 
 /* The first of a chain, wrapped ones included, that gives no weight; NULL if all of them do. */
 static const lk_at *without_weight(const lk_at *a, const lk_at *end) {
@@ -112,8 +112,7 @@ static lk_status check_at(const lk_at *a) {
   const lk_adapter_class *k = a->method->cls;
   lk_ctx *c = lk_at_ctx(a);
   if (!(k->sites & a->site->kind))
-    return lk_fail(c, LK_EARG, "attach: %s cannot adapt %s, which is a %s layer", k->name, lk_at_path(a),
-                   kinds[a->site->kind]);
+    return lk_fail(c, LK_EARG, "attach: %s cannot adapt %s, which is %s", k->name, lk_at_path(a), kinds[a->site->kind]);
   int needs_weight = k->caps & LK_READS_WEIGHT || (!k->delta && !k->output);
   const lk_at *other = needs_weight ? without_weight(a->head, a) : NULL;
   if (other)

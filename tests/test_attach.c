@@ -404,6 +404,7 @@ static const struct {
                     {5, "lora r=2 | magnitude", 2 * (7 + 4) + 4},
                     {6, "lora r=4", 4 * 3 * 6 + 2 * 4},
                     {6, "dropout (lora r=4 | magnitude)", 4 * 3 * 6 + 2 * 4 + 2},
+                    {6, "lora r=4 bias", 4 * 3 * 6 + 2 * 4 + 2},
                     {6, "bias", 2}};
 
 START_TEST(layer_counts) {
@@ -431,12 +432,19 @@ START_TEST(shapes_only) {
 }
 END_TEST
 
-/* A convolution in groups is refused by name. */
-START_TEST(groups) {
+/* What a class cannot adapt is refused by name. */
+START_TEST(wrong_layers) {
+  lk_embedding_new(lk_model_root(model), "words", 5, 4);
   lk_conv2d_new(lk_model_root(model), "grouped", 4, 6, (int64_t[]){3, 3}, &(lk_conv2d_options){.groups = 2}, 0);
   lk_attach(model, NULL, "lora", "first,grouped");
   expect(LK_EARG, "lora: grouped is a convolution in 2 groups; only ungrouped ones can be adapted");
   ck_assert_ptr_null(first->module.site->stacks);
+  lk_attach(model, NULL, "lora bias", "words");
+  expect(LK_EARG, "lora: bias is for linear layers and convolutions; words is an embedding");
+  lk_attach(model, NULL, "lora init=pissa", "words");
+  expect(LK_EARG, "lora: init=pissa is for linear layers; words is none");
+  lk_attach(model, NULL, "bias", "words");
+  expect(LK_EARG, "attach: bias cannot adapt words, which is an embedding");
   lk_attach(model, NULL, "bias", "grouped");
   fine();
 }
@@ -454,7 +462,7 @@ int main(void) {
   tcase_add_loop_test(c, transformer_counts, 0, COUNT(counts));
   tcase_add_loop_test(c, layer_counts, 0, COUNT(small_counts));
   tcase_add_test(c, shapes_only);
-  tcase_add_test(c, groups);
+  tcase_add_test(c, wrong_layers);
   TCase *memory = tcase_create("allocations");
   tcase_add_test(memory, every_allocation);
   tcase_add_test(memory, every_allocation_of_two);

@@ -46,8 +46,8 @@ static lk_status check(lk_at *at) {
   if (s->kind == LK_SITE_CONV2D && groups > 1)
     return lk_fail(c, LK_EARG, "lora: %s is a convolution in %lld groups; only ungrouped ones can be adapted",
                    lk_at_path(at), (long long)groups);
-  if (g->bias && s->kind != LK_SITE_LINEAR)
-    return lk_fail(c, LK_EARG, "lora: bias is for linear layers; %s is none", lk_at_path(at));
+  if (g->bias && s->kind == LK_SITE_EMBEDDING)
+    return lk_fail(c, LK_EARG, "lora: bias is for linear layers and convolutions; %s is an embedding", lk_at_path(at));
   if (g->bias && g->init != INIT_DEFAULT && g->init != INIT_RANDOM)
     return lk_fail(c, LK_EARG, "lora: bias goes with init=default or init=random only");
   if (g->init < INIT_PISSA) return LK_OK;
@@ -173,7 +173,8 @@ static lk_status attach(lk_at *at) {
 static lk_tensor conv_delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
   state *m = at->st;
   lk_tensor h = lk_conv2d(t, x, lk_use(t, m->A), lk_nil(), &at->site->conv);
-  return lk_plus(t, y, lk_conv2d(t, h, lk_scale(t, lk_use(t, m->B), m->s), lk_nil(), NULL));
+  lk_tensor c = m->c ? lk_scale(t, lk_use(t, m->c), m->s) : lk_nil();
+  return lk_plus(t, y, lk_conv2d(t, h, lk_scale(t, lk_use(t, m->B), m->s), c, NULL));
 }
 
 static lk_tensor delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {

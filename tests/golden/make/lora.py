@@ -111,7 +111,7 @@ def layer(name, kind, shape, r, alpha, n_out=0, bias=True, dora=False, rslora=Fa
         y = apply(x, v["W0"]) + (q - 1) * apply(dropped, v["W0"]) + q * s * apply(dropped, delta(v))
         if bias:
             y = y + to_output(v["b0"])
-        return y + s * v["c"] if lora_bias else y
+        return y + to_output(s * v["c"]) if lora_bias else y
 
     y = {"y_train": forward(v, True), "y_eval": forward(v, False)}
     g = rng.normal(size=y["y_eval"].shape)
@@ -172,6 +172,7 @@ layer("outputs_only", "linear", (1, 1), 1, 1, n_out=1, skip=("grad", "g", "W_mer
 layer("conv_uneven", "conv2d", (2, 3, 7, 6), 2, 3, n_out=5, bias=False, kernel=(3, 2), stride=(2, 1), padding=(1, 2),
       dilation=(1, 2))
 layer("conv_dora_dropout", "conv2d", (2, 2, 5, 4), 3, 4, n_out=3, kernel=(2, 3), padding=(1, 1), dora=True, dropout=0.3)
+layer("conv_lora_bias", "conv2d", (1, 2, 4, 3), 2, 5, n_out=3, kernel=(1, 3), padding=(0, 1), lora_bias=True)
 layer("conv_image", "conv2d", (2, 5, 5), 2, 3, n_out=3, kernel=(3, 3), stride=(2, 2), rslora=True)
 layer("embedding_dora", "embedding", (3, 5), 2, 5, n_out=7, bias=False, dora=True, dropout=0.4)
 init("init_tall", 11, 7, 3, 5)
