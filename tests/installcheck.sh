@@ -14,7 +14,7 @@ libs=$(pkg-config --libs lorikeet)
 private=$(pkg-config --libs --static lorikeet)
 
 for source; do
-  cp "$source" "$(dirname "$source")"/*.h "$dir"
+  cp -f "$source" "$(dirname "$source")"/*.h "$dir"
   cd "$dir"
   name=$(basename "$source")
   echo "installcheck.sh: $name, shared"
