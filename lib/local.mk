@@ -24,6 +24,7 @@ core_sources = \
 
 op_sources = \
   %D%/ops/accumulate.c \
+  %D%/ops/accumulate_rows.c \
   %D%/ops/attention.c \
   %D%/ops/binary.c \
   %D%/ops/concat.c \
@@ -47,6 +48,7 @@ op_sources = \
   %D%/ops/reduce.c \
   %D%/ops/reshape.c \
   %D%/ops/scalar.c \
+  %D%/ops/scatter_rows.c \
   %D%/ops/slice.c \
   %D%/ops/softmax.c \
   %D%/ops/squeeze.c \
@@ -60,6 +62,7 @@ op_sources = \
 op_kernels = \
   %D%/ops/attention_kernel.c \
   %D%/ops/conv2d_kernel.c \
+  %D%/ops/index.c \
   %D%/ops/map.c \
   %D%/ops/reduce_axes.c \
   %D%/ops/attention_kernel.h \

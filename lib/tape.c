@@ -72,6 +72,8 @@ void lk_train(lk_tape *t, uint64_t step, uint64_t micro) {
 
 int lk_is_training(const lk_tape *t) { return t && t->training; }
 
+lk_key lk_tape_key(const lk_tape *t) { return lk_is_training(t) ? t->key : (lk_key){0}; }
+
 int lk_no_grad(lk_tape *t, int on) {
   int was = t && t->no_grad;
   if (t) t->no_grad = on != 0;
@@ -128,27 +130,46 @@ uint64_t lk_hash(uint64_t seed, const char *text) {
   return h * 0xbf58476d1ce4e5b9u;
 }
 
-static lk_side_value *find_side(const lk_tape *t, const char *name) {
-  uint64_t hash = lk_hash(0, name);
+static lk_side_value *find_side(const lk_tape *t, uint64_t hash) {
   for (size_t i = 0; i < t->nside; i++)
     if (t->sides[i].hash == hash) return &t->sides[i];
   return NULL;
 }
 
-void lk_side(lk_tape *t, const char *name, lk_tensor value) {
-  if (!t || t->ctx->status || !lk_node_get(t, value, name, 0)) return;
-  lk_side_value *s = find_side(t, name);
+static void put_side(lk_tape *t, uint64_t hash, lk_tensor value) {
+  lk_side_value *s = find_side(t, hash);
   if (!s) {
     if (lk_tape_grow(t, &t->sides, &t->side_capacity, t->nside + 1, sizeof *t->sides)) return;
     s = &t->sides[t->nside++];
   }
   lk_keep(t, value);
-  *s = (lk_side_value){lk_hash(0, name), value};
+  *s = (lk_side_value){hash, value};
 }
 
-lk_tensor lk_side_get(lk_tape *t, const char *name) {
-  const lk_side_value *s = t ? find_side(t, name) : NULL;
+static lk_tensor get_side(const lk_tape *t, uint64_t hash) {
+  const lk_side_value *s = t ? find_side(t, hash) : NULL;
   return s ? s->value : lk_nil();
+}
+
+void lk_side(lk_tape *t, const char *name, lk_tensor value) {
+  if (t && !t->ctx->status && lk_node_get(t, value, name, 0)) put_side(t, lk_hash(0, name), value);
+}
+
+lk_tensor lk_side_get(lk_tape *t, const char *name) { return get_side(t, lk_hash(0, name)); }
+
+static uint64_t note_hash(const void *owner, const char *label, int i) {
+  return lk_hash((uint64_t)(uintptr_t)owner + 0x9e3779b97f4a7c15u * (uint64_t)(i + 1), label);
+}
+
+void lk_note(lk_tape *t, const void *owner, const char *label, lk_tensor value) {
+  int i = 0;
+  if (!t || t->ctx->status || !lk_node_get(t, value, label, 0)) return;
+  while (find_side(t, note_hash(owner, label, i))) i++;
+  put_side(t, note_hash(owner, label, i), value);
+}
+
+lk_tensor lk_noted(lk_tape *t, const void *owner, const char *label, int i) {
+  return get_side(t, note_hash(owner, label, i));
 }
 
 /* ---- nodes ---- */

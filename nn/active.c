@@ -38,20 +38,12 @@ static void train_params(lk_param *p, int on) {
   for (; p; p = p->next) p->requires_grad = on && p->kind == LK_TRAINED;
 }
 
-static void train_chain(lk_at *a, int on) {
-  for (; a; a = a->next) {
-    train_params(a->params, on);
-    train_chain(a->inner, on);
-  }
-}
-
 lk_status lk_set_trainable(lk_model *model, const char *name, int on) {
   lk_ctx *c = lk_model_ctx(model);
   lk_adapter *a = lk_adapter_find(model, name);
   if (!a) return lk_fail(c, LK_EARG, "set_trainable: there is no adapter '%s'", name);
-  for (lk_module *m = &model->root; m; m = lk_module_walk(&model->root, m))
-    for (lk_site_stack *s = m->site ? m->site->stacks : NULL; s; s = s->next)
-      if (s->adapter == a) train_chain(s->chain, on);
+  for (lk_at *at = NULL; (at = lk_adapter_walk(a, at));) train_params(at->params, on);
+  for (lk_method *m = a->chain; m; m = lk_method_walk(a->chain, m)) train_params(m->params, on);
   train_params(a->stand_ins, on);
   a->trainable = on != 0;
   return LK_OK;

@@ -10,20 +10,49 @@ lk_ctx *lk_at_ctx(const lk_at *at) { return at->site->module->ctx; }
 
 const char *lk_at_path(const lk_at *at) { return at->site->module->path; }
 
-/* "<site>.<label>.<name>"; with "@<adapter>" behind it unless that is called default. */
+/* Does the wrapper hold more than one chain? */
+static int holds_several(const lk_at *wrapper) { return wrapper->inner && wrapper->inner->other; }
+
+/* "<site>.experts.0.experts.1" for a chain in wrappers that hold several. */
+static size_t put_experts(const lk_at *at, char *buffer, size_t size) {
+  size_t used = at->outer ? put_experts(at->outer, buffer, size) : (size_t)snprintf(buffer, size, "%s", lk_at_path(at));
+  if (at->outer && holds_several(at->outer) && used < size)
+    used += (size_t)snprintf(buffer + used, size - used, ".experts.%d", at->index);
+  return used;
+}
+
+const char *lk_at_name(const lk_at *at, const char *label, char *buffer, size_t size) {
+  size_t used = put_experts(at, buffer, size);
+  if (used < size) snprintf(buffer + used, size - used, ".%s", label);
+  return buffer;
+}
+
+lk_tensor lk_at_side(const lk_at *at, lk_tape *t, const char *label) {
+  char name[512];
+  return lk_side_get(t, lk_at_name(at, label, name, sizeof name));
+}
+
+lk_key lk_at_key(const lk_at *at, const lk_tape *t, const char *label) {
+  char name[512];
+  lk_key key = lk_tape_key(t);
+  lk_key own = lk_key_make(key.a, lk_at_name(at, label, name, sizeof name));
+  return lk_key_fold(own, key.b);
+}
+
+/* "<site>[.experts.<i>].<label>.<name>"; with "@<adapter>" behind it unless that is called default. */
 static char *param_path(const lk_at *at, const char *name) {
   const char *label = at->method->label, *adapter = at->method->adapter->name;
   int is_default = !strcmp(adapter, "default");
-  return lk_sprintf(lk_at_ctx(at), "%s.%s%s%s%s%s", lk_at_path(at), label, *label ? "." : "", name,
-                    is_default ? "" : "@", is_default ? "" : adapter);
+  char site[512];
+  put_experts(at, site, sizeof site);
+  return lk_sprintf(lk_at_ctx(at), "%s.%s%s%s%s%s", site, label, *label ? "." : "", name, is_default ? "" : "@",
+                    is_default ? "" : adapter);
 }
 
-static int has_param(const lk_at *chain, const char *path) {
-  for (const lk_at *a = chain; a; a = a->next) {
+static int has_param(lk_at *chain, const char *path) {
+  for (lk_at *a = chain; a; a = lk_at_walk(chain, a))
     for (const lk_param *p = a->params; p; p = p->next)
       if (!strcmp(p->name, path)) return 1;
-    if (has_param(a->inner, path)) return 1;
-  }
   return 0;
 }
 
@@ -49,9 +78,11 @@ lk_param *lk_at_param(lk_at *at, const char *name, lk_param_kind kind, int ndim,
 /* ---- chains at a site ---- */
 
 static void free_chain(lk_ctx *c, lk_at *a) {
+  if (a && a->other) free_chain(c, a->other);
   for (lk_at *next; a; a = next) {
     next = a->next;
     free_chain(c, a->inner);
+    if (a->method->cls->destroy_at && a->st) a->method->cls->destroy_at(a);
     for (lk_param *p = a->params, *after; p; p = after) {
       after = p->next;
       lk_param_free(p);
@@ -76,7 +107,21 @@ static void *site_options(lk_ctx *c, const lk_method *m, const lk_site *s, const
   return cfg;
 }
 
-static lk_at *make_chain(lk_method *methods, lk_site *s, const lk_attach_options *o) {
+static lk_at *make_chain(lk_method *methods, lk_site *s, const lk_attach_options *o, lk_at *outer, int index);
+
+/* A wrapper's chains: one, or as many as it wants. */
+static void make_inner(lk_at *a, const lk_attach_options *o) {
+  const lk_adapter_class *k = a->method->cls;
+  lk_ctx *c = lk_at_ctx(a);
+  int n = k->copies && !lk_error(c, NULL) ? k->copies(a) : 1;
+  lk_at **end = &a->inner;
+  for (int i = 0; i < n && !lk_error(c, NULL); i++) {
+    *end = make_chain(a->method->inner, a->site, o, a, i);
+    if (*end) end = &(*end)->other;
+  }
+}
+
+static lk_at *make_chain(lk_method *methods, lk_site *s, const lk_attach_options *o, lk_at *outer, int index) {
   lk_ctx *c = s->module->ctx;
   lk_at *head = NULL, **end = &head;
   for (lk_method *m = methods; m && !lk_error(c, NULL); m = m->next) {
@@ -87,9 +132,12 @@ static lk_at *make_chain(lk_method *methods, lk_site *s, const lk_attach_options
     a->method = m;
     a->site = s;
     a->head = head;
+    a->outer = outer;
+    a->index = index;
     a->cfg = site_options(c, m, s, o);
     a->st = lk_alloc(c, m->cls->site_size + 1);
-    if (m->inner) a->inner = make_chain(m->inner, s, o);
+    lk_method_add(m, a);
+    if (m->inner) make_inner(a, o);
   }
   if (!lk_error(c, NULL)) return head;
   free_chain(c, head);
@@ -98,12 +146,10 @@ static lk_at *make_chain(lk_method *methods, lk_site *s, const lk_attach_options
 
 static const char *const kinds[] = {"", "a linear layer", "an embedding", "", "a convolution"};
 
-/* The first of a chain, wrapped ones included, that gives no weight; NULL if all of them do. */
-static const lk_at *without_weight(const lk_at *a, const lk_at *end) {
-  for (const lk_at *found; a != end; a = a->next) {
+/* The first of a chain before `end`, wrapped ones included, that gives no weight; NULL if all of them do. */
+static const lk_at *without_weight(lk_at *chain, const lk_at *end) {
+  for (lk_at *a = chain; a && a != end; a = lk_at_walk(chain, a))
     if (!a->method->cls->weight) return a;
-    if ((found = without_weight(a->inner, NULL))) return found;
-  }
   return NULL;
 }
 
@@ -126,7 +172,8 @@ static lk_status attach_chain(lk_at *chain) {
   for (lk_at *a = chain; a; a = a->next) {
     if (check_at(a)) break;
     if (a->method->cls->attach && a->method->cls->attach(a)) break;
-    if (a->inner && attach_chain(a->inner)) break;
+    for (lk_at *i = a->inner; i && !lk_error(c, NULL); i = i->other) attach_chain(i);
+    if (lk_error(c, NULL)) break;
   }
   return lk_error(c, NULL);
 }
@@ -136,7 +183,7 @@ static lk_status attach_site(lk_adapter *a, lk_site *s, const lk_attach_options 
   lk_site_stack *k = lk_alloc(c, sizeof *k);
   if (!k) return lk_error(c, NULL);
   k->adapter = a;
-  k->chain = make_chain(a->chain, s, o);
+  k->chain = make_chain(a->chain, s, o, NULL, 0);
   lk_site_stack **end = &s->stacks;
   while (*end) end = &(*end)->next;
   *end = k;
@@ -285,6 +332,7 @@ static lk_status build(lk_adapter *a, const lk_attach_options *o) {
   lk_target_match match = {NULL, 0};
   if (lk_match_targets(model, o, &match)) return lk_error(c, NULL);
   for (int i = 0; i < match.n && !lk_error(c, NULL); i++) attach_site(a, match.sites[i], o);
+  if (!lk_error(c, NULL)) lk_methods_init(a);
   if (!lk_error(c, NULL)) lk_stand_ins_make(a, o, &match);
   if (!lk_error(c, NULL))
     lk_grow(c, &model->active, &model->active_capacity, model->nactive + 1, sizeof *model->active);

@@ -85,12 +85,15 @@ char *lk_adapter_catalogue(lk_ctx *ctx, int markdown) {
 
 /* ---- dry run ---- */
 
-static int64_t chain_size(const lk_at *a) {
+static int64_t trained(const lk_param *p) {
   int64_t n = 0;
-  for (; a; a = a->next) {
-    for (const lk_param *p = a->params; p; p = p->next) n += p->kind == LK_TRAINED ? lk_param_count(p) : 0;
-    n += chain_size(a->inner);
-  }
+  for (; p; p = p->next) n += p->kind == LK_TRAINED && !p->alias ? lk_param_count(p) : 0;
+  return n;
+}
+
+static int64_t chain_size(lk_at *chain) {
+  int64_t n = 0;
+  for (lk_at *a = chain; a; a = lk_at_walk(chain, a)) n += trained(a->params);
   return n;
 }
 
@@ -107,11 +110,16 @@ static void put_sites_of(text *t, lk_model *model, const lk_adapter *a) {
   for (const lk_param *p = a->stand_ins; p; p = p->next) widen(&width, ((lk_param *)p->owner)->name);
   put(t, "%-*s  %-9s  %7s  %7s  %10s\n", width, "site", "kind", "in", "out", "trained");
   for (lk_module *m = &model->root; m; m = lk_module_walk(&model->root, m)) {
-    const lk_at *chain = m->site ? lk_site_chain(m->site, a) : NULL;
+    lk_at *chain = m->site ? lk_site_chain(m->site, a) : NULL;
     if (!chain) continue;
     put(t, "%-*s  %-9s  %7lld  %7lld  %10lld\n", width, m->path, kinds[m->site->kind], (long long)m->site->in,
         (long long)m->site->out, (long long)chain_size(chain));
     total += chain_size(chain);
+  }
+  for (lk_method *m = a->chain; m; m = lk_method_walk(a->chain, m)) {
+    if (!trained(m->params)) continue;
+    put(t, "%-*s  %-9s  %7s  %7s  %10lld\n", width, m->cls->name, "shared", "", "", (long long)trained(m->params));
+    total += trained(m->params);
   }
   for (const lk_param *p = a->stand_ins; p; p = p->next) {
     put(t, "%-*s  %-9s  %7s  %7s  %10lld\n", width, ((lk_param *)p->owner)->name, "copy", "", "",
@@ -162,7 +170,7 @@ const lk_adapter_class *lk_adapter_find_class(lk_model *model, const char *name)
   for (size_t i = 0; model && i < model->nclasses; i++)
     if (!strcmp(model->classes[i]->name, name)) return model->classes[i];
   for (const lk_adapter_class *const *k = lk_adapter_classes(); *k; k++)
-    if (!strcmp((*k)->name, name)) return *k;
+    if (!strcmp((*k)->name, name) || ((*k)->alias && !strcmp((*k)->alias, name))) return *k;
   return NULL;
 }
 

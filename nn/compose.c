@@ -113,6 +113,7 @@ static lk_tensor chain_output(lk_at *chain, lk_tape *t, lk_tensor x) {
 }
 
 lk_tensor lk_chain_delta(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor y) {
+  if (!chain) return y;
   if (only_deltas(chain)) return continue_chain(chain, t, x, y);
   lk_tensor d = lk_sub(t, chain_output(chain, t, x), plain(chain->site, t, x));
   return lk_plus(t, y, d);
@@ -140,8 +141,53 @@ static lk_tensor several(lk_site *s, lk_tape *t, lk_tensor x) {
   return y;
 }
 
+/* The slices of x whose adapter is number i, as an index; nil: none. */
+static lk_tensor samples_of(lk_tape *t, const lk_view *ids, int64_t i) {
+  lk_tensor index = lk_nil();
+  int64_t n = ids->shape[0], found = 0;
+  int64_t *list = lk_alloc_array(lk_tape_ctx(t), (size_t)n + 1, sizeof *list);
+  for (int64_t k = 0; list && k < n; k++)
+    if (lk_view_get(ids, k) == (double)i) list[found++] = k;
+  if (list && found) index = lk_input(t, LK_I64, 1, &found, list);
+  lk_free(lk_tape_ctx(t), list);
+  return index;
+}
+
+static lk_status check_samples(lk_site *s, lk_tape *t, lk_tensor x, const lk_view *ids) {
+  lk_ctx *c = lk_tape_ctx(t);
+  int64_t most = (int64_t)s->module->model->nactive, n = lk_ndim(t, x) ? lk_size(t, x, 0) : 0;
+  if (ids->dtype != LK_I64 || ids->ndim != 1 || ids->shape[0] != n)
+    return lk_fail(c, LK_ESHAPE, "%s: adapter_of_sample should be i64 [%lld], one for each sample", s->module->path,
+                   (long long)n);
+  for (int64_t k = 0; k < n; k++) {
+    int64_t id = (int64_t)lk_view_get(ids, k);
+    if (id < -1 || id >= most)
+      return lk_fail(c, LK_EARG, "%s: adapter_of_sample[%lld] is %lld; there are %lld active adapters, and -1 for none",
+                     s->module->path, (long long)k, (long long)id, (long long)most);
+  }
+  return lk_error(c, NULL);
+}
+
+/* y0, and to the samples of each active adapter what its chain adds for them. */
+static lk_tensor by_sample(lk_site *s, lk_tape *t, lk_tensor x, lk_tensor which) {
+  lk_model *m = s->module->model;
+  lk_view ids;
+  if (lk_get(t, which, &ids) || check_samples(s, t, x, &ids)) return lk_nil();
+  lk_tensor y = plain(s, t, x);
+  for (size_t i = 0; i < m->nactive; i++) {
+    lk_at *chain = lk_site_chain(s, m->active[i]);
+    lk_tensor index = chain ? samples_of(t, &ids, (int64_t)i) : lk_nil();
+    if (lk_is_nil(index)) continue;
+    lk_tensor d = lk_chain_delta(chain, t, lk_index_select(t, x, 0, index), lk_nil());
+    if (!lk_is_nil(d))
+      y = lk_index_add(t, y, 0, index, m->active[i]->weight == 1 ? d : lk_scale(t, d, m->active[i]->weight));
+  }
+  return y;
+}
+
 lk_tensor lk_site_forward(lk_site *s, lk_tape *t, lk_tensor x) {
   lk_model *m = s->module->model;
+  lk_tensor which = s->stacks && !s->merged ? lk_side_get(t, "adapter_of_sample") : lk_nil();
   lk_at *only = NULL;
   int n = 0;
   for (size_t i = 0; i < m->nactive && s->stacks && !s->merged; i++) {
@@ -151,17 +197,18 @@ lk_tensor lk_site_forward(lk_site *s, lk_tape *t, lk_tensor x) {
     only = chain;
   }
   uint32_t scope = lk_scope_begin(t, s->module->name, 0);
-  lk_tensor y = n == 0 ? plain(s, t, x) : n == 1 ? chain_output(only, t, x) : several(s, t, x);
+  lk_tensor y = n == 0              ? plain(s, t, x)
+                : !lk_is_nil(which) ? by_sample(s, t, x, which)
+                : n == 1            ? chain_output(only, t, x)
+                                    : several(s, t, x);
   return lk_scope_end(t, scope, y);
 }
 
 /* ---- dropout in front of an adapter ---- */
 
 lk_tensor lk_at_dropout(lk_at *at, lk_tape *t, const char *label, double p, lk_tensor x) {
-  char name[512];
-  if (p == 0 || !lk_is_training(t) || at->site->kind == LK_SITE_EMBEDDING) return x; /* indices are never dropped */
-  snprintf(name, sizeof name, "%s.%s", at->site->module->path, label);
-  lk_tensor keep = lk_side_get(t, name);
+  if (p == 0 || !lk_is_training(t) || lk_dtype_of(t, x) == LK_I64) return x; /* indices are never dropped */
+  lk_tensor keep = lk_at_side(at, t, label);
   if (lk_is_nil(keep)) return lk_dropout(t, x, p);
   return lk_scale(t, lk_mul(t, x, keep), p < 1 ? 1 / (1 - p) : 0);
 }

@@ -6,8 +6,10 @@ nn_sources = \
   %D%/attach.c \
   %D%/catalogue.c \
   %D%/compose.c \
+  %D%/genes.c \
   %D%/match.c \
   %D%/merge.c \
+  %D%/method.c \
   %D%/module.c \
   %D%/peft.c \
   %D%/saved.c \

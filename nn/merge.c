@@ -12,6 +12,7 @@
 struct lk_merged {
   lk_param *param;
   lk_site *site;  /* whose weight it is, or NULL */
+  lk_site *bears; /* the site that has no bias and gets this one while merged, or NULL */
   lk_view before; /* what param->value was */
   int before_owned;
   lk_view after;
@@ -27,13 +28,15 @@ typedef struct {
 
 /* ---- may it be merged? ---- */
 
-static lk_status check_chain(lk_ctx *c, const lk_at *a) {
-  for (; a; a = a->next) {
+static lk_status check_chain(lk_ctx *c, lk_at *chain) {
+  for (lk_at *a = chain; a; a = lk_at_walk(chain, a)) {
     const lk_adapter_class *k = a->method->cls;
+    if (k->caps & LK_ROUTED)
+      return lk_fail(c, LK_EARG, "merge: %s at %s cannot be merged: what it adds is chosen by the input", k->name,
+                     lk_at_path(a));
     if (!(k->caps & LK_AFFINE) || !k->weight)
       return lk_fail(c, LK_EARG, "merge: %s at %s cannot be merged: what it adds is not a change of the weight",
                      k->name, lk_at_path(a));
-    if (check_chain(c, a->inner)) return lk_error(c, NULL);
   }
   return LK_OK;
 }
@@ -44,7 +47,7 @@ static lk_tensor weighted_change(lk_tape *t, lk_tensor total, lk_tensor from, lk
   return lk_add(t, total, lk_scale(t, lk_sub(t, to, from), w));
 }
 
-/* W0 + sum w_i (W_i - W0), the same for b; b stays nil for a layer without bias. */
+/* W0 + sum w_i (W_i - W0), the same for b; nil: neither the layer nor an adapter has one. */
 static lk_status fold_site(merging *m, lk_site *s, lk_tensor *W, lk_tensor *b) {
   lk_tape *t = m->t;
   lk_tensor W0 = lk_site_weight(s, t), b0 = lk_site_bias(s, t);
@@ -56,11 +59,9 @@ static lk_status fold_site(merging *m, lk_site *s, lk_tensor *W, lk_tensor *b) {
     lk_at *chain = lk_site_chain(s, a);
     if (!chain) continue;
     if (lk_chain_weight(chain, t, &Wi, &bi)) return lk_error(m->ctx, NULL);
-    if (lk_is_nil(b0) && !lk_is_nil(bi))
-      return lk_fail(m->ctx, LK_EARG, "merge: the adapter at %s has a bias, and the layer has none to merge it into",
-                     s->module->path);
     *W = weighted_change(t, *W, W0, Wi, a->weight);
     if (!lk_is_nil(b0)) *b = weighted_change(t, *b, b0, bi, a->weight);
+    else if (!lk_is_nil(bi)) *b = lk_plus(t, *b, lk_scale(t, bi, a->weight));
   }
   return lk_error(m->ctx, NULL);
 }
@@ -86,12 +87,30 @@ static lk_status plan(merging *m, lk_param *p, lk_site *weight_of, lk_view value
   return LK_OK;
 }
 
+/* A bias for a layer that has none. */
+static lk_status plan_new_bias(merging *m, lk_site *s, lk_view value) {
+  if (s->kind == LK_SITE_EMBEDDING)
+    return lk_fail(m->ctx, LK_EARG, "merge: the adapter at %s has a bias, and an embedding can have none",
+                   s->module->path);
+  char *name = lk_sprintf(m->ctx, "%s.bias", s->module->path);
+  lk_param *p = name ? lk_param_new_shape(m->ctx, name, LK_TRAINED, s->weight->value.dtype, 1, &s->out) : NULL;
+  lk_free(m->ctx, name);
+  if (!p) return lk_error(m->ctx, NULL);
+  p->requires_grad = 0;
+  p->owner = s->module;
+  lk_merged *before = m->list;
+  plan(m, p, NULL, value);
+  if (m->list != before) m->list->bears = s;
+  else lk_param_free(p);
+  return lk_error(m->ctx, NULL);
+}
+
 static lk_status plan_site(merging *m, lk_site *s) {
   lk_tensor W, b;
   lk_view v;
   int adapted = 0;
   for (size_t i = 0; i < m->model->nactive; i++) {
-    const lk_at *chain = lk_site_chain(s, m->model->active[i]);
+    lk_at *chain = lk_site_chain(s, m->model->active[i]);
     adapted |= chain != NULL;
     if (check_chain(m->ctx, chain)) return lk_error(m->ctx, NULL);
   }
@@ -101,7 +120,9 @@ static lk_status plan_site(merging *m, lk_site *s) {
                    s->module->path, s->weight->alias->name);
   lk_tape_reset(m->t);
   if (fold_site(m, s, &W, &b) || lk_get(m->t, W, &v) || plan(m, s->weight, s, v)) return lk_error(m->ctx, NULL);
-  if (s->bias && !lk_get(m->t, b, &v)) plan(m, s->bias, NULL, v);
+  if (lk_is_nil(b) || lk_get(m->t, b, &v)) return lk_error(m->ctx, NULL);
+  if (s->bias) plan(m, s->bias, NULL, v);
+  else plan_new_bias(m, s, v);
   return lk_error(m->ctx, NULL);
 }
 
@@ -122,6 +143,7 @@ static void free_list(lk_ctx *c, lk_merged *e, int values) {
   for (lk_merged *next; e; e = next) {
     next = e->next;
     if (values) lk_free(c, e->after.p);
+    if (e->bears) lk_param_free(e->param);
     lk_free(c, e);
   }
 }
@@ -140,6 +162,14 @@ static void measure(const lk_merged *e, lk_merge_report *r) {
   }
 }
 
+/* The new bias becomes a parameter of the layer, so that it is used and saved; or ceases to be one. */
+static void link_bias(const lk_merged *e, int on) {
+  lk_param **end = &e->bears->module->params;
+  while (*end && *end != e->param) end = &(*end)->next;
+  *end = on ? e->param : e->param->next;
+  e->bears->bias = on ? e->param : NULL;
+}
+
 void lk_merge_undo(lk_model *model) {
   for (lk_merged *e = model->merge; e; e = e->next) {
     lk_free(model->root.ctx, e->param->value.p);
@@ -147,6 +177,7 @@ void lk_merge_undo(lk_model *model) {
     e->param->owned = e->before_owned;
     lk_param_touch(e->param);
     if (e->site) e->site->merged = 0;
+    if (e->bears) link_bias(e, 0);
   }
   free_list(model->root.ctx, model->merge, 0);
   model->merge = NULL;
@@ -179,6 +210,7 @@ lk_status lk_merge(lk_model *model, lk_merge_report *report) {
     e->param->owned = 1;
     lk_param_touch(e->param);
     if (e->site) e->site->merged = 1;
+    if (e->bears) link_bias(e, 1);
   }
   model->merge = m.list;
   model->merged = 1;

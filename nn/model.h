@@ -22,6 +22,7 @@ struct lk_model {
   size_t nclasses, class_capacity;
   lk_cleanup *cleanups;
   lk_merged *merge; /* what merging changed, while merged */
+  int loss_asked;   /* lk_adapter_loss was called since the last step */
 };
 
 /* module.c */
@@ -51,6 +52,13 @@ int lk_suffix_match(lk_ctx *ctx, const char *suffixes, const char *path);
 
 /* attach.c */
 void lk_adapter_free(lk_adapter *a);
+
+/* method.c */
+/* The adapter's methods at its sites, sites in the model's order, wrapped ones included; NULL begins and ends. */
+lk_at *lk_adapter_walk(lk_adapter *a, lk_at *at);
+lk_status lk_method_add(lk_method *m, lk_at *at); /* to m->at */
+lk_status lk_methods_init(lk_adapter *a);
+lk_status lk_methods_loaded(lk_adapter *a);
 
 /* saved.c: copies of base parameters that train with an adapter */
 lk_status lk_stand_ins_make(lk_adapter *a, const lk_attach_options *o, const lk_target_match *match);

@@ -183,17 +183,9 @@ static void collect(collection *c, lk_param *list) {
   }
 }
 
-static void collect_chain(collection *c, lk_at *at) {
-  for (; at; at = at->next) {
-    collect(c, at->params);
-    collect_chain(c, at->inner);
-  }
-}
-
-static void collect_adapter(collection *c, lk_model *model, lk_adapter *a) {
-  for (lk_module *m = &model->root; m; m = lk_module_walk(&model->root, m))
-    for (lk_site_stack *s = m->site ? m->site->stacks : NULL; s; s = s->next)
-      if (s->adapter == a) collect_chain(c, s->chain);
+static void collect_adapter(collection *c, lk_adapter *a) {
+  for (lk_at *at = NULL; (at = lk_adapter_walk(a, at));) collect(c, at->params);
+  for (lk_method *m = a->chain; m; m = lk_method_walk(a->chain, m)) collect(c, m->params);
   collect(c, a->stand_ins);
 }
 
@@ -201,7 +193,7 @@ static collection collect_all(lk_model *model, int keep) {
   collection c = {.ctx = lk_model_ctx(model), .keep = keep};
   if (!model) return c;
   for (lk_module *m = &model->root; m; m = lk_module_walk(&model->root, m)) collect(&c, m->params);
-  for (lk_adapter *a = model->adapters; a; a = a->next) collect_adapter(&c, model, a);
+  for (lk_adapter *a = model->adapters; a; a = a->next) collect_adapter(&c, a);
   return c;
 }
 
@@ -216,7 +208,7 @@ int64_t lk_trainable_count(lk_model *model) { return collect_all(model, 0).eleme
 int64_t lk_adapter_count(lk_model *model, const char *name) {
   collection c = {.ctx = lk_model_ctx(model)};
   lk_adapter *a = lk_adapter_find(model, name);
-  if (a) collect_adapter(&c, model, a);
+  if (a) collect_adapter(&c, a);
   return c.elements;
 }
 

@@ -43,6 +43,11 @@ static double fetch(const lk_opt *o, const void *cfg) {
   return memcpy(&whole, p, sizeof whole), whole;
 }
 
+double lk_method_option(const lk_method *m, const char *key, double missing) {
+  const lk_opt *o = find_opt(m->cls, key, strlen(key));
+  return o ? fetch(o, m->cfg) : missing;
+}
+
 double lk_at_option(const lk_at *at, const char *key, double missing) {
   const lk_opt *o = find_opt(at->method->cls, key, strlen(key));
   return o ? fetch(o, at->cfg) : missing;
@@ -128,6 +133,13 @@ void lk_method_free(lk_ctx *c, lk_method *m) {
   for (lk_method *next; m; m = next) {
     next = m->next;
     lk_method_free(c, m->inner);
+    if (m->cls && m->cls->destroy && m->st) m->cls->destroy(m);
+    for (lk_param *p = m->params, *after; p; p = after) {
+      after = p->next;
+      lk_param_free(p);
+    }
+    lk_free(c, m->at);
+    lk_free(c, m->st);
     lk_free(c, m->label);
     lk_free(c, m->written);
     lk_free(c, m->cfg);
@@ -193,6 +205,7 @@ static lk_status inner(parser *p, lk_method *m) {
   p->at++;
   m->inner = chain(p);
   if (!m->inner) return lk_error(p->ctx, NULL);
+  for (lk_method *i = m->inner; i; i = i->next) i->outer = m;
   if (*p->at != ')') return wrong(p, "a ')' is missing");
   p->at++;
   return LK_OK;
@@ -200,7 +213,9 @@ static lk_status inner(parser *p, lk_method *m) {
 
 static lk_status method(parser *p, lk_method *m) {
   if (method_name(p, m)) return lk_error(p->ctx, NULL);
-  if (!(m->cfg = lk_alloc(p->ctx, m->cls->cfg_size + 1))) return lk_error(p->ctx, NULL);
+  m->cfg = lk_alloc(p->ctx, m->cls->cfg_size + 1);
+  m->st = lk_alloc(p->ctx, m->cls->method_size + 1);
+  if (lk_error(p->ctx, NULL)) return lk_error(p->ctx, NULL);
   for (const lk_opt *o = m->cls->opts; o && o->key; o++) store(o, m->cfg, o->def);
   for (;;) {
     size_t n = word_length(p);

@@ -12,6 +12,8 @@
 #ifndef LORIKEET_ADAPTER_H
 #define LORIKEET_ADAPTER_H
 #include <lorikeet/layers.h>
+#include <lorikeet/optim.h>
+#include <lorikeet/random.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -75,28 +77,67 @@ typedef struct lk_opt {
 } lk_opt;
 
 enum {
-  LK_AFFINE = 1,       /* for fixed parameters, affine in x: can be merged */
-  LK_READS_WEIGHT = 2, /* needs the weight of what precedes it */
-  LK_WRAPPER = 4,      /* holds a chain: "dropout p=0.1 (lora r=8)" */
-  LK_NOOP_AT_START = 8 /* the output is unchanged right after attaching */
+  LK_AFFINE = 1,        /* for fixed parameters, affine in x: can be merged */
+  LK_READS_WEIGHT = 2,  /* needs the weight of what precedes it */
+  LK_WRAPPER = 4,       /* holds a chain: "dropout p=0.1 (lora r=8)" */
+  LK_NOOP_AT_START = 8, /* the output is unchanged right after attaching */
+  LK_ROUTED = 16        /* what it adds depends on the input in other ways than through a weight: cannot be merged */
 };
 
+/* Hooks that a class does not need are NULL. */
 typedef struct lk_adapter_class {
   const char *name, *summary, *cite;
-  unsigned sites; /* lk_site_kind bits it can attach to */
+  const char *alias; /* another name it answers to, or NULL */
+  unsigned sites;    /* lk_site_kind bits it can attach to */
   unsigned caps;
-  size_t cfg_size, site_size; /* of at->cfg and at->st, which the engine allocates */
+  size_t cfg_size, site_size, method_size; /* of at->cfg, at->st and method->st, which the engine allocates */
   const lk_opt *opts;
-  /* Refuses a configuration that ranges cannot express; may be NULL. */
+
+  /* -- making -- */
+  /* Refuses a configuration that ranges cannot express. */
   lk_status (*check)(lk_at *);
+  /* A wrapper: how many copies of its chain it holds at this site (experts); NULL: one. */
+  int (*copies)(const lk_at *);
   /* Makes this site's parameters (lk_at_param); may replace the frozen base (lk_at_rebase). */
   lk_status (*attach)(lk_at *);
+  /* Once, after every site is attached (method->at[] is known): what spans sites; parameters by lk_method_param. */
+  lk_status (*init)(lk_method *);
+  /* Frees what at->st and method->st own beyond parameters. */
+  void (*destroy_at)(lk_at *);
+  void (*destroy)(lk_method *);
+
+  /* -- computing -- */
   /* W', b' from W, b; *b may be nil and may be created. */
   lk_status (*weight)(lk_at *, lk_tape *, lk_tensor *W, lk_tensor *b);
   /* y plus what the adapter adds for input x; may change y in place; y nil: only the addition. */
   lk_tensor (*delta)(lk_at *, lk_tape *, lk_tensor x, lk_tensor y);
   /* y' from y */
   lk_tensor (*output)(lk_at *, lk_tape *, lk_tensor x, lk_tensor y);
+  /* A term of the loss (one element) from parameters and from what this pass noted (lk_noted); nil: none. */
+  lk_tensor (*loss)(lk_method *, lk_tape *);
+  /* The weight's change as an exact product B A, A [r, in], B [out, r]: makes the adapter a plain LoRA. */
+  lk_status (*factors)(lk_at *, lk_tape *, lk_tensor *A, lk_tensor *B);
+
+  /* -- while training -- */
+  /* After the optimiser's update number `step` (0, 1, ...), before gradients are cleared: see lk_adapter_follow. */
+  lk_status (*stepped)(lk_method *, int64_t step);
+  /* The program enters a phase of training: 1, or 0 if the method has none of this name; see lk_adapter_phase. */
+  int (*phase)(lk_method *, const char *name);
+  const char *phases; /* their names, "importance, select", for messages */
+  /* LK_BUFFER parameters were read from a file; called before the trained ones are: rebuild what depends on them. */
+  lk_status (*loaded)(lk_method *);
+  /* What there is to tell after training, in one line (lk_sprintf), as "experts' load 12 30 31 27 %"; NULL: nothing. */
+  char *(*notes)(lk_method *);
+
+  /* -- structure search: see lk_adapter_choose -- */
+  /* Number of genes at this site; the number of choices of each into choices unless that is NULL. */
+  int (*genes)(const lk_at *, int *choices);
+  /* Fixes the structure (NULL: free again, drawn in every training pass). */
+  lk_status (*choose)(lk_at *, const int *choice);
+  /* Trained elements that a choice needs here. */
+  int64_t (*cost)(const lk_at *, const int *choice);
+  /* Retires parameters that the fixed structure does not use. */
+  lk_status (*settle)(lk_at *);
 } lk_adapter_class;
 
 /* One configured instance of a class: shared by its sites. */
@@ -105,12 +146,18 @@ struct lk_method {
   lk_adapter *adapter;
   char *label;      /* "second" of "lora:second", or "" */
   void *cfg;        /* options as written in the spec */
+  void *st;         /* the class's state, zeroed */
   char *written;    /* the options' keys that the spec named, " r alpha " */
   lk_method *next;  /* in the chain */
   lk_method *inner; /* a wrapper's chain */
+  lk_method *outer; /* the wrapper that holds it, or NULL */
+  lk_at **at;       /* where it is attached, sites in the model's order, experts in theirs */
+  int nat;
+  size_t at_capacity;
+  lk_param *params; /* of lk_method_param */
 };
 
-/* Method x site. */
+/* Method x site (x expert). */
 struct lk_at {
   lk_method *method;
   lk_site *site;
@@ -118,7 +165,10 @@ struct lk_at {
   void *st;         /* the class's state, zeroed before attach */
   lk_at *head;      /* first of its chain */
   lk_at *next;      /* in the chain */
-  lk_at *inner;     /* a wrapper's chain */
+  lk_at *inner;     /* a wrapper's first chain */
+  lk_at *other;     /* of the first in a chain: the wrapper's next chain */
+  lk_at *outer;     /* the wrapper that holds it, or NULL */
+  int index;        /* which of the wrapper's chains it is in: 0, 1, ... */
   lk_param *params; /* its parameters */
 };
 
@@ -143,10 +193,28 @@ LK_API const lk_adapter_class *const *lk_adapter_classes(void);
 
 /* ---- what classes call ---- */
 
-/* A parameter "<site path>.<name>" (".<label>" before the name when the method has one). NULL on error. */
+/* A parameter "<site path>.<name>" (".<label>" before the name when the method has one, before that ".experts.<i>"
+ * behind a wrapper that holds several chains). NULL on error. */
 LK_API lk_param *lk_at_param(lk_at *at, const char *name, lk_param_kind kind, int ndim, const int64_t *shape);
+/* A parameter "<class>.<name>" (".<label>" before the name) that belongs to no site. NULL on error. */
+LK_API lk_param *lk_method_param(lk_method *m, const char *name, lk_param_kind kind, int ndim, const int64_t *shape);
+/* Makes p another name for the values, the gradient and the optimiser state of `with` (same shape): counted, trained and
+ * saved once, as `with`.  with NULL: p gets memory of its own again, holding the values it shared. */
+LK_API lk_status lk_param_share(lk_param *p, lk_param *with);
+/* The next adapter of a chain, wrapped ones included: for (lk_at *a = chain; a; a = lk_at_walk(chain, a)). */
+LK_API lk_at *lk_at_walk(lk_at *chain, lk_at *at);
+/* The same over a chain of methods. */
+LK_API lk_method *lk_method_walk(lk_method *chain, lk_method *m);
+LK_API lk_ctx *lk_method_ctx(const lk_method *m);
+/* "<site path>[.experts.<i>].<label>" in buffer: the name of a side input or of a stream of draws. */
+LK_API const char *lk_at_name(const lk_at *at, const char *label, char *buffer, size_t size);
+/* The side input of that name, or nil. */
+LK_API lk_tensor lk_at_side(const lk_at *at, lk_tape *t, const char *label);
+/* Key of random draws on the host, of this site, label and training pass: the same however often it is asked for. */
+LK_API lk_key lk_at_key(const lk_at *at, const lk_tape *t, const char *label);
 /* An option's value at this site by key; `missing` if the class has no such option. */
 LK_API double lk_at_option(const lk_at *at, const char *key, double missing);
+LK_API double lk_method_option(const lk_method *m, const char *key, double missing); /* as written in the spec */
 LK_API lk_ctx *lk_at_ctx(const lk_at *at);
 LK_API const char *lk_at_path(const lk_at *at); /* of the site */
 /* Replaces the frozen base weight by values (logical layout); must be first in its chain, and the only one. */
@@ -160,7 +228,7 @@ LK_API lk_status lk_at_folded(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b)
 LK_API lk_status lk_chain_weight(lk_at *chain, lk_tape *t, lk_tensor *W, lk_tensor *b);
 /* y plus what a whole chain adds to its site's base at x (y nil: only that). */
 LK_API lk_tensor lk_chain_delta(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor y);
-/* y + d; y nil: d. */
+/* y + d; either may be nil. */
 LK_API lk_tensor lk_plus(lk_tape *t, lk_tensor y, lk_tensor d);
 
 /* ---- attaching ---- */
@@ -211,6 +279,37 @@ LK_API lk_status lk_set_active(lk_model *model, int n, const char *const *names,
 LK_API lk_status lk_set_trainable(lk_model *model, const char *name, int on); /* apart from being active */
 LK_API int64_t lk_adapter_count(lk_model *model, const char *name);           /* trained elements */
 
+/* ---- training ---- */
+
+/* The active adapters' own terms of the loss (balance, orthogonality), to be added to the task's after the forward
+ * pass: lk_plus(t, loss, lk_adapter_loss(model, t)).  nil: there is none. */
+LK_API lk_tensor lk_adapter_loss(lk_model *model, lk_tape *t);
+/* Has the model's adapters follow an optimiser: after every lk_step their `stepped` runs (AdaLoRA's budget), and lk_step
+ * refuses when adapters have terms of the loss that nobody asked for.  To be called for each new optimiser. */
+LK_API lk_status lk_adapter_follow(lk_model *model, lk_optim *opt);
+/* Tells the active adapters that a phase begins ("importance" of lora_drop); LK_EARG, naming those there are, if no
+ * adapter has it. */
+LK_API lk_status lk_adapter_phase(lk_model *model, const char *name);
+/* What an adapter's methods have to tell, a line each, "" if nothing; the caller's (lk_free).  NULL on error. */
+LK_API char *lk_adapter_notes(lk_model *model, const char *name);
+
+/* ---- structure search ---- */
+
+/* Adapters that declare choices, by sites in the model's order.  With no choice made, training draws one at random for
+ * each pass and site (a supernet); lk_search finds the best one:
+ *
+ *   n = lk_adapter_genes(model, "default", NULL); ... lk_search_new(ctx, n, choices, ...)
+ *   while ((genome = lk_search_ask(s))) { lk_adapter_choose(model, "default", genome); lk_search_tell(s, accuracy()); }
+ *   lk_adapter_choose(model, "default", lk_search_best(s, ...)); lk_adapter_settle(model, "default"); */
+/* Number of genes; the number of choices of each into choices unless that is NULL. */
+LK_API int lk_adapter_genes(lk_model *model, const char *name, int *choices);
+/* Fixes the structure; NULL: free again.  LK_EARG for a choice that does not exist. */
+LK_API lk_status lk_adapter_choose(lk_model *model, const char *name, const int *genome);
+/* Trained elements of the structure. */
+LK_API int64_t lk_adapter_choice_cost(lk_model *model, const char *name, const int *genome);
+/* Retires what the chosen structure does not use: neither counted, trained nor saved from now on. */
+LK_API lk_status lk_adapter_settle(lk_model *model, const char *name);
+
 /* ---- merging ---- */
 
 typedef struct lk_merge_report {
@@ -233,6 +332,9 @@ LK_API lk_status lk_adapter_save(lk_model *model, const char *name, const char *
 /* Reads such a directory (ours or PEFT's; dir, or else dir/name, where PEFT puts adapters that are not called default),
  * attaches it under a name and activates it; trainable says whether it trains.  On failure nothing stays attached. */
 LK_API lk_status lk_adapter_load(lk_model *model, const char *name, const char *dir, int trainable);
+/* Writes the adapter as a plain LoRA in PEFT's format that computes the same (scaling 1, a rank per site): for chains
+ * of one method whose change of the weight is exactly low-rank (mlae, neat, adalora, ...). */
+LK_API lk_status lk_adapter_export_lora(lk_model *model, const char *name, const char *dir, const char *base);
 
 /* ---- text ---- */
 /* The catalogue: classes with their options, ranges, defaults and papers; the caller's (lk_free). markdown: as tables. */

@@ -6,6 +6,7 @@
 #ifndef LORIKEET_TAPE_H
 #define LORIKEET_TAPE_H
 #include <lorikeet/param.h>
+#include <lorikeet/random.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -23,6 +24,9 @@ LK_API void lk_tape_reset(lk_tape *t);
  * reset; without it the pass is evaluation and draws nothing. */
 LK_API void lk_train(lk_tape *t, uint64_t step, uint64_t micro);
 LK_API int lk_is_training(const lk_tape *t);
+/* The key of the running training pass, of (seed, step, micro): fold a label or a number into it and draw on the host.
+ * {0, 0} outside training. */
+LK_API lk_key lk_tape_key(const lk_tape *t);
 /* While on, nothing is recorded; returns the previous setting. */
 LK_API int lk_no_grad(lk_tape *t, int on);
 LK_API int lk_grad_enabled(const lk_tape *t);
@@ -70,6 +74,10 @@ LK_API void lk_drop(lk_tape *t, lk_tensor x); /* dead to the caller now */
 /* What a forward pass knows besides its arguments: task ids, masks, a recorded draw.  name is copied by hash. */
 LK_API void lk_side(lk_tape *t, const char *name, lk_tensor value);
 LK_API lk_tensor lk_side_get(lk_tape *t, const char *name); /* nil if there is none */
+/* What a part of the model leaves for others in this pass (router probabilities for the balance loss): values by owner
+ * and label, in order of noting, alive until reset. */
+LK_API void lk_note(lk_tape *t, const void *owner, const char *label, lk_tensor value);
+LK_API lk_tensor lk_noted(lk_tape *t, const void *owner, const char *label, int i); /* the i-th; nil behind the last */
 
 /* ---- counters ---- */
 typedef struct lk_tape_stats {

@@ -29,4 +29,24 @@ static inline lk_view lk_select(const lk_view *v, int axis, int64_t position) {
   return s;
 }
 
+/* The view v cut to n positions of an axis. */
+static inline lk_view lk_narrow(const lk_view *v, int axis, int64_t first, int64_t n) {
+  lk_view s = *v;
+  s.p = (char *)v->p + first * v->stride[axis] * (int64_t)lk_dtype_size(v->dtype);
+  s.shape[axis] = n;
+  return s;
+}
+
+/* ---- index.c: slices of `picked` at the positions of an index [n], against those of `plain` at 0 .. n - 1 ---- */
+
+typedef enum lk_walk { LK_TAKE, LK_TAKE_ADD, LK_PUT_ADD } lk_walk;
+/* For each k, with the slices a = picked[.., index[k], ..] and b = plain[.., k, ..] along axis:
+ * b = a (LK_TAKE), b += a (LK_TAKE_ADD) or a += b (LK_PUT_ADD), repeated positions in order. */
+void lk_index_walk(lk_call *c, const lk_view *index, const lk_view *picked, const lk_view *plain, int axis,
+                   lk_walk mode);
+/* y[index[k], :] += block[k, :]: y and block of two axes and one real dtype; one thread. */
+void lk_put_rows(const lk_view *y, const lk_view *index, const lk_view *block);
+/* 0 when index is [n] and plain has picked's shape with n on that axis; else refuses. */
+int lk_index_fits(lk_call *c, const lk_view *picked, const lk_view *index, const lk_view *plain, int axis);
+
 #endif

@@ -1,20 +1,6 @@
 /* index_select.c: whole slices picked along an axis by a list of positions, and the reverse: added there. */
 #include "index.h"
 
-enum { TAKE, TAKE_ADD, PUT_ADD };
-
-/* For each k, with the slices a = picked[.., index[k], ..] and b = plain[.., k, ..]:
- * b = a (TAKE), b += a (TAKE_ADD) or a += b (PUT_ADD), one after another. */
-static void walk(const lk_view *index, const lk_view *picked, const lk_view *plain, int axis, int mode) {
-  for (int64_t k = 0; k < index->shape[0]; k++) {
-    lk_view a = lk_select(picked, axis, lk_view_index(index, k * index->stride[0]));
-    lk_view b = lk_select(plain, axis, k);
-    if (mode == TAKE) lk_view_copy(&b, &a);
-    else if (mode == TAKE_ADD) lk_view_add(&b, &a, 1);
-    else lk_view_add(&a, &b, 1);
-  }
-}
-
 static int axis_of(lk_call *c) { return lk_op_axis(c, *(const int *)c->attr, c->x->ndim); }
 
 static int select_shape(lk_call *c) {
@@ -29,11 +15,11 @@ static int select_shape(lk_call *c) {
 static int select_fwd(lk_call *c) {
   int axis = axis_of(c);
   if (lk_check_index(c, &c->x[1], c->x->shape[axis])) return -1;
-  walk(&c->x[1], &c->x[0], c->y, axis, TAKE);
+  lk_index_walk(c, &c->x[1], &c->x[0], c->y, axis, LK_TAKE);
   return 0;
 }
 static int select_bwd(lk_call *c) {
-  walk(&c->x[1], &c->gx[0], c->gy, axis_of(c), PUT_ADD);
+  lk_index_walk(c, &c->x[1], &c->gx[0], c->gy, axis_of(c), LK_PUT_ADD);
   return 0;
 }
 static uint32_t select_reads(const lk_call *c) { return (void)c, LK_X(1); }
@@ -42,6 +28,9 @@ static const lk_case select_cases[] = {{"4x3 6", &(int){0}, -1, 1, 4},
                                        {"2x5x3 3", &(int){-2}, -1, 1, 5},
                                        {"2x3 5", &(int){1}, -1, 1, 3},
                                        {"5 2", &(int){-1}, -1, 1, 5},
+                                       {"2x260 3", &(int){0}, -1, 1, 2},
+                                       {"3x4 0", &(int){0}, -1, 1, 3},
+                                       {"3x0 2", &(int){0}, -1, 1, 3},
                                        {0}};
 const lk_op lk_op_index_select = {.name = "index_select",
                                   .nin = 2,
@@ -62,23 +51,19 @@ LK_OP lk_tensor lk_index_select(lk_tape *t, lk_tensor x, int axis, lk_tensor ind
 
 static int add_shape(lk_call *c) {
   int axis = axis_of(c);
-  const lk_view *x = &c->x[0], *index = &c->x[1], *src = &c->x[2];
-  if (axis < 0) return -1;
-  int fits = index->ndim == 1 && src->ndim == x->ndim;
-  for (int d = 0; fits && d < x->ndim; d++) fits = src->shape[d] == (d == axis ? index->shape[0] : x->shape[d]);
-  if (!fits) return lk_op_fail(c, LK_ESHAPE, "should be x, index [n] and x's shape with n on axis %d", axis);
-  return lk_view_init(c->y, x->dtype, x->ndim, x->shape);
+  if (axis < 0 || lk_index_fits(c, &c->x[0], &c->x[1], &c->x[2], axis)) return -1;
+  return lk_view_init(c->y, c->x->dtype, c->x->ndim, c->x->shape);
 }
 static int add_fwd(lk_call *c) {
   int axis = axis_of(c);
   if (lk_check_index(c, &c->x[1], c->x->shape[axis])) return -1;
   lk_view_copy(c->y, &c->x[0]);
-  walk(&c->x[1], c->y, &c->x[2], axis, PUT_ADD);
+  lk_index_walk(c, &c->x[1], c->y, &c->x[2], axis, LK_PUT_ADD);
   return 0;
 }
 static int add_bwd(lk_call *c) {
   if (c->gx[0].p) lk_view_add(&c->gx[0], c->gy, 1);
-  if (c->gx[2].p) walk(&c->x[1], c->gy, &c->gx[2], axis_of(c), TAKE_ADD);
+  if (c->gx[2].p) lk_index_walk(c, &c->x[1], c->gy, &c->gx[2], axis_of(c), LK_TAKE_ADD);
   return 0;
 }
 static uint32_t add_reads(const lk_call *c) { return c->want & LK_X(2) ? LK_X(1) : 0; }

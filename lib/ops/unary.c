@@ -19,11 +19,11 @@
     R s = sigmoid_##type(beta * x);                                                                                    \
     return s * (1 + beta * x * (1 - s));                                                                               \
   }                                                                                                                    \
-  /* The argument of gelu_tanh's tanh is k (x + c x^3), k = sqrt(2 / pi). */                                           \
-  LK_INLINE R gelu_tanh_##type(R x) { return RTANH(x * (1 + (R)0.044715 * x * x) * (R)0.79788456080286535588); }       \
-  LK_INLINE R gelu_tanh_slope_##type(R x) {                                                                            \
-    R t = gelu_tanh_##type(x);                                                                                         \
-    R slope = (1 + 3 * (R)0.044715 * x * x) * (R)0.79788456080286535588;                                               \
+  /* tanh(k (x + 0.044715 x^3)), in gelu_tanh and gelu_fast. */                                                       \
+  LK_INLINE R gelu_tanh_##type(R x, R k) { return RTANH(x * (1 + (R)0.044715 * x * x) * k); }                          \
+  LK_INLINE R gelu_tanh_slope_##type(R x, R k) {                                                                       \
+    R t = gelu_tanh_##type(x, k);                                                                                      \
+    R slope = (1 + 3 * (R)0.044715 * x * x) * k;                                                                       \
     return (R)0.5 * (1 + t + x * (1 - t * t) * slope);                                                                 \
   }                                                                                                                    \
   LK_INLINE R softplus_##type(R x) { return (x > 0 ? x : 0) + RLOG1P(REXP(x > 0 ? -x : x)); }                          \
@@ -43,6 +43,11 @@ FUNCTIONS(double, f64)
 #define PHI(x) OF(phi, x)(x)
 #define SIGMOID(x) OF(sigmoid, x)(x)
 #define SWISH_SLOPE(x, beta) OF(swish_slope, x)(x, beta)
+#define GELU_TANH(x, k) OF(gelu_tanh, x)(x, k)
+#define GELU_TANH_SLOPE(x, k) OF(gelu_tanh_slope, x)(x, k)
+#define AT_MOST_10(y) ((y) > 10 ? 10 : (y))
+#define K (R)0.79788456080286535588 /* sqrt(2 / pi) */
+#define K_FAST (R)0.7978845608
 
 /* ---- the machinery: run 0 is gy in backward, run 1 what the derivative reads ---- */
 
@@ -109,7 +114,11 @@ LK_UNARY(softplus,   OF(softplus, x)(x),                       SIGMOID(x),      
 /* y = x Phi(x), Phi the standard normal distribution function (Hendrycks and Gimpel, 2016). */
 LK_UNARY(gelu,       x * PHI(x),                               OF(gelu_slope, x)(x),            X, -4, 4)
 /* y = x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), the approximation of gelu in GPT-2. */
-LK_UNARY(gelu_tanh,  (R)0.5 * x * (1 + OF(gelu_tanh, x)(x)),   OF(gelu_tanh_slope, x)(x),       X, -4, 4)
+LK_UNARY(gelu_tanh,  (R)0.5 * x * (1 + GELU_TANH(x, K)),       GELU_TANH_SLOPE(x, K),           X, -4, 4)
+/* gelu_tanh with 0.7978845608 for sqrt(2 / pi): "gelu_fast" in transformers. */
+LK_UNARY(gelu_fast,  (R)0.5 * x * (1 + GELU_TANH(x, K_FAST)),  GELU_TANH_SLOPE(x, K_FAST),      X, -4, 4)
+/* y = min(gelu(x), 10); gelu never comes near -10, where transformers' "gelu_10" clips too. */
+LK_UNARY(gelu_10,    AT_MOST_10(x * PHI(x)),                   x * PHI(x) > 10 ? 0 : OF(gelu_slope, x)(x), X, -4, 14)
 /* y = x / (1 + exp(-1.702 x)), the approximation of gelu in CLIP. */
 LK_UNARY(gelu_quick, x * SIGMOID((R)1.702 * x),                SWISH_SLOPE(x, (R)1.702),        X, -4, 4)
 /* clang-format on */

@@ -4,7 +4,8 @@
  *
  * A [r, in], B [out, r], c [out] only with `bias`; D is dropout.  At an embedding A is [r, count], B [width, r] and
  * nothing is dropped; at a convolution A is [r, in, k0, k1] with the base's stride, padding and dilation, and B a
- * 1 x 1 convolution [out, r, 1, 1].
+ * 1 x 1 convolution [out, r / groups, 1, 1] in the base's groups.  A has none: what B A adds to one group's outputs
+ * depends on all inputs, so that in more than one group it is no change of the base weight.
  *
  * Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685; rsLoRA: arXiv 2312.03732;
  * PiSSA: arXiv 2404.02948; OLoRA: arXiv 2406.01775.  Names and initialisations are HuggingFace PEFT's. */
@@ -37,15 +38,28 @@ static const lk_opt opts[] = {
      "of A and B; random is no no-op"},
     {0}};
 
+static int64_t groups(const lk_site *s) { return s->kind == LK_SITE_CONV2D && s->conv.groups ? s->conv.groups : 1; }
+
+static lk_status no_weight(const lk_at *at) {
+  return lk_fail(lk_at_ctx(at), LK_EARG,
+                 "lora: at %s, a convolution in %lld groups, B A is no change of the weight: A sees all %lld input "
+                 "channels, a group of the base only %lld",
+                 lk_at_path(at), (long long)groups(at->site), (long long)at->site->in,
+                 (long long)(at->site->in / groups(at->site)));
+}
+
 static lk_status check(lk_at *at) {
   const config *g = at->cfg;
   const lk_site *s = at->site;
   lk_ctx *c = lk_at_ctx(at);
-  int64_t groups = s->conv.groups ? s->conv.groups : 1, least = s->in < s->out ? s->in : s->out;
+  int64_t least = s->in < s->out ? s->in : s->out;
   const char *init = g->init == INIT_PISSA ? "pissa" : "olora";
-  if (s->kind == LK_SITE_CONV2D && groups > 1)
-    return lk_fail(c, LK_EARG, "lora: %s is a convolution in %lld groups; only ungrouped ones can be adapted",
-                   lk_at_path(at), (long long)groups);
+  if (g->r % groups(s))
+    return lk_fail(c, LK_EARG, "lora: r = %d cannot be divided among the %lld groups of the convolution %s", g->r,
+                   (long long)groups(s), lk_at_path(at));
+  for (const lk_at *a = at->next; a && groups(s) > 1; a = a->next)
+    if (a->method->cls->caps & LK_READS_WEIGHT || (!a->method->cls->delta && !a->method->cls->output))
+      return no_weight(at);
   if (g->bias && s->kind == LK_SITE_EMBEDDING)
     return lk_fail(c, LK_EARG, "lora: bias is for linear layers and convolutions; %s is an embedding", lk_at_path(at));
   if (g->bias && g->init != INIT_DEFAULT && g->init != INIT_RANDOM)
@@ -68,7 +82,7 @@ static void init_random(lk_at *at, state *m) {
   const config *g = at->cfg;
   const int64_t *a = m->A->value.shape;
   double fan_in = (double)(at->site->kind == LK_SITE_CONV2D ? a[1] * a[2] * a[3] : a[1]), k = 1 / sqrt(fan_in);
-  double q = 1 / sqrt((double)g->r);
+  double q = 1 / sqrt((double)m->B->value.shape[1]);
   if (at->site->kind == LK_SITE_EMBEDDING) {
     if (g->init == INIT_RANDOM) lk_param_normal(m->A, 0, 1);
     lk_param_normal(m->B, 0, 1);
@@ -155,7 +169,7 @@ static lk_status attach(lk_at *at) {
   m->s = g->alpha / (g->rslora ? sqrt((double)g->r) : (double)g->r);
   if (s->kind == LK_SITE_CONV2D) {
     m->A = lk_at_param(at, "lora_A.weight", LK_TRAINED, 4, (int64_t[]){g->r, s->in, w[2], w[3]});
-    m->B = lk_at_param(at, "lora_B.weight", LK_TRAINED, 4, (int64_t[]){s->out, g->r, 1, 1});
+    m->B = lk_at_param(at, "lora_B.weight", LK_TRAINED, 4, (int64_t[]){s->out, g->r / groups(s), 1, 1});
   } else {
     int embedding = s->kind == LK_SITE_EMBEDDING;
     m->A = lk_at_param(at, embedding ? "lora_embedding_A" : "lora_A.weight", LK_TRAINED, 2, (int64_t[]){g->r, s->in});
@@ -171,10 +185,13 @@ static lk_status attach(lk_at *at) {
 /* ---- forward ---- */
 
 static lk_tensor conv_delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
+  const lk_conv2d_options in_groups = {.groups = groups(at->site)};
+  lk_conv2d_options all_inputs = at->site->conv;
   state *m = at->st;
-  lk_tensor h = lk_conv2d(t, x, lk_use(t, m->A), lk_nil(), &at->site->conv);
+  all_inputs.groups = 1;
+  lk_tensor h = lk_conv2d(t, x, lk_use(t, m->A), lk_nil(), &all_inputs);
   lk_tensor c = m->c ? lk_scale(t, lk_use(t, m->c), m->s) : lk_nil();
-  return lk_plus(t, y, lk_conv2d(t, h, lk_scale(t, lk_use(t, m->B), m->s), c, NULL));
+  return lk_plus(t, y, lk_conv2d(t, h, lk_scale(t, lk_use(t, m->B), m->s), c, &in_groups));
 }
 
 static lk_tensor delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
@@ -192,6 +209,7 @@ static lk_tensor delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
 static lk_status weight(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b) {
   state *m = at->st;
   lk_tensor A = lk_use(t, m->A), B = lk_use(t, m->B), BA;
+  if (groups(at->site) > 1) return no_weight(at);
   if (at->site->kind == LK_SITE_CONV2D) {
     const int64_t *a = m->A->value.shape;
     A = lk_reshape(t, A, 2, (int64_t[]){a[0], a[1] * a[2] * a[3]});

@@ -42,6 +42,7 @@ struct lk_peft_format {
   const char *prefix;      /* of tensors' names; behind it the path and our parameter's name */
   const char *bias_only;   /* the word for biases of adapted layers */
   const lk_peft_key *keys; /* of its config, besides those of every config; ended by {0} */
+  int (*holds)(const lk_param *p); /* is this parameter of a site in the file?  NULL: all are */
   /* Can it hold this adapter? */
   int (*fits)(const lk_adapter *a);
   lk_status (*write_config)(const lk_adapter *a, lk_json *config);

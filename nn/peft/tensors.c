@@ -16,20 +16,13 @@ static char *file_name(const lk_peft_tensors *e, const lk_param *p, const lk_mod
 /* m: the module that the parameter's name begins with; of_bias: it is a copy of an adapted layer's bias */
 static void add(lk_peft_tensors *e, lk_param *p, const lk_module *m, int of_bias) {
   const char *insert = of_bias && *e->prefix ? ".base_layer" : "";
-  if (p->kind == LK_SCRATCH || p->kind == LK_RETIRED) return;
+  if (p->kind == LK_SCRATCH || p->kind == LK_RETIRED || (p->alias && !*e->prefix)) return;
   if (lk_grow(e->ctx, &e->list, &e->capacity, e->n + 1, sizeof *e->list)) return;
   lk_peft_tensor *one = &e->list[e->n++];
   *one = (lk_peft_tensor){.param = p, .of_bias = of_bias};
   one->name = file_name(e, p, m, m->path, insert);
   if (of_bias) one->other = file_name(e, p, m, m->path, "");
   if (m->also && *e->prefix) one->also = file_name(e, p, m, m->also, insert);
-}
-
-static void add_chain(lk_peft_tensors *e, const lk_at *at) {
-  for (; at; at = at->next) {
-    for (lk_param *p = at->params; p; p = p->next) add(e, p, at->site->module, 0);
-    add_chain(e, at->inner);
-  }
 }
 
 static void entries_free(lk_peft_tensors *e) {
@@ -42,13 +35,17 @@ static void entries_free(lk_peft_tensors *e) {
 }
 
 /* Every parameter of the adapter: of its sites in the model's order, then its copies of the base's. */
-static lk_status collect(const lk_adapter *a, const char *prefix, lk_peft_tensors *e) {
+static lk_status collect(lk_adapter *a, const lk_peft_format *f, lk_peft_tensors *e) {
   lk_module *root = lk_model_root(a->model);
-  *e = (lk_peft_tensors){.ctx = root->ctx, .prefix = prefix, .at_name = ""};
+  int ours = !*f->prefix; /* PEFT knows parameters of sites only */
+  *e = (lk_peft_tensors){.ctx = root->ctx, .prefix = f->prefix, .at_name = ""};
   char *at_name = strcmp(a->name, "default") ? lk_sprintf(root->ctx, "@%s", a->name) : NULL;
   if (at_name) e->at_name = at_name;
-  for (lk_module *m = root; m; m = lk_module_walk(root, m))
-    if (m->site) add_chain(e, lk_site_chain(m->site, a));
+  for (lk_at *at = NULL; (at = lk_adapter_walk(a, at));)
+    for (lk_param *p = at->params; p; p = p->next)
+      if (!f->holds || f->holds(p)) add(e, p, at->site->module, 0);
+  for (lk_method *m = ours ? a->chain : NULL; m; m = lk_method_walk(a->chain, m))
+    for (lk_param *p = m->params; p; p = p->next) add(e, p, root, 0);
   for (lk_param *p = a->stand_ins; p; p = p->next) {
     lk_module *m = ((lk_param *)p->owner)->owner;
     add(e, p, m, m->site && lk_site_chain(m->site, a));
@@ -75,7 +72,7 @@ static void warn_of_nonfinite(const lk_adapter *a, const lk_peft_tensors *e) {
 lk_status lk_peft_write_tensors(lk_adapter *a, const lk_peft_format *f, const char *path) {
   static const lk_metadata format = {"format", "pt"};
   lk_peft_tensors e;
-  if (collect(a, f->prefix, &e)) return lk_error(e.ctx, NULL);
+  if (collect(a, f, &e)) return lk_error(e.ctx, NULL);
   lk_named_view *views = lk_alloc_array(e.ctx, 2 * e.n + 1, sizeof *views);
   size_t n = 0;
   for (size_t i = 0; views && i < e.n; i++) {
@@ -135,9 +132,26 @@ static lk_status take(lk_ctx *c, const lk_peft_tensor *one, lk_safetensors *file
   return lk_error(c, NULL);
 }
 
+/* What says how the adapter is built (kept layers, a chosen structure) comes first: the rest depends on it. */
+static lk_status read_buffers(lk_adapter *a, const lk_peft_format *f, lk_safetensors *file) {
+  lk_peft_tensors e;
+  lk_view v;
+  void *owned;
+  if (*f->prefix || collect(a, f, &e)) return lk_error(lk_model_ctx(a->model), NULL);
+  for (size_t i = 0; i < e.n && !lk_error(e.ctx, NULL); i++) {
+    lk_param *p = e.list[i].param;
+    const lk_stored *s = p->kind == LK_BUFFER ? lk_safetensors_find(file, e.list[i].name) : NULL;
+    if (!s || lk_peft_values(e.ctx, file, s, &v, &owned)) continue;
+    if (lk_view_same_shape(&v, &p->value)) lk_param_assign(p, &v);
+    lk_free(e.ctx, owned);
+  }
+  entries_free(&e);
+  return lk_methods_loaded(a);
+}
+
 lk_status lk_peft_read_tensors(lk_adapter *a, const lk_peft_format *f, lk_safetensors *file, const char *path) {
   lk_peft_tensors e;
-  if (collect(a, f->prefix, &e)) return lk_error(e.ctx, NULL);
+  if (read_buffers(a, f, file) || collect(a, f, &e)) return lk_error(lk_model_ctx(a->model), NULL);
   int fits = !lk_peft_compare(a, &e, file, path);
   for (size_t i = 0; fits && i < e.n; i++)
     if (e.list[i].stored && take(e.ctx, &e.list[i], file)) break;

@@ -29,14 +29,7 @@ static void add(tensors *s, const char *name, lk_view view, lk_param *p) {
 
 static void add_list(tensors *s, lk_param *p) {
   for (; p; p = p->next)
-    if (p->kind != LK_RETIRED) add(s, p->name, p->value, p);
-}
-
-static void add_chain(tensors *s, lk_at *a) {
-  for (; a; a = a->next) {
-    add_list(s, a->params);
-    add_chain(s, a->inner);
-  }
+    if (p->kind != LK_RETIRED && !p->alias) add(s, p->name, p->value, p);
 }
 
 static void free_tensors(tensors *s) {
@@ -48,9 +41,11 @@ static tensors collect(lk_model *model, const lk_optim *opt) {
   tensors s = {.ctx = lk_model_ctx(model)};
   for (lk_param *p = NULL; (p = lk_param_walk(model, p));)
     if (p->requires_grad && !p->alias) add(&s, p->name, p->value, p);
-  for (lk_module *m = &model->root; m; m = lk_module_walk(&model->root, m))
-    for (lk_site_stack *k = m->site ? m->site->stacks : NULL; k; k = k->next) add_chain(&s, k->chain);
-  for (lk_adapter *a = model->adapters; a; a = a->next) add_list(&s, a->stand_ins);
+  for (lk_adapter *a = model->adapters; a; a = a->next) {
+    for (lk_at *at = NULL; (at = lk_adapter_walk(a, at));) add_list(&s, at->params);
+    for (lk_method *m = a->chain; m; m = lk_method_walk(a->chain, m)) add_list(&s, m->params);
+    add_list(&s, a->stand_ins);
+  }
   for (int i = 0; opt && i < lk_optim_state_count(opt); i++) {
     const lk_optim_state *state = lk_optim_state_at(opt, i);
     add(&s, state->name, state->view, NULL);
@@ -157,6 +152,68 @@ static lk_status assign(lk_safetensors *f, tensors *s) {
   return LK_OK;
 }
 
+/* Exchanges the adapters' buffers (kept layers, a chosen structure) with `values`, one after the other, and has the
+ * methods rebuild what depends on them.  Twice is as before. */
+static lk_status swap_buffers(lk_model *model, lk_param **buffers, lk_view *values, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    lk_view was = buffers[i]->value;
+    buffers[i]->value.p = values[i].p;
+    values[i].p = was.p;
+    lk_param_touch(buffers[i]);
+  }
+  for (lk_adapter *a = n ? model->adapters : NULL; a; a = a->next)
+    if (lk_methods_loaded(a)) break;
+  return lk_error(lk_model_ctx(model), NULL);
+}
+
+/* The stored values of every buffer that the file has in the right shape; their memory is the caller's. */
+static size_t stored_buffers(lk_safetensors *f, const tensors *s, lk_param **buffers, lk_view *values) {
+  size_t n = 0;
+  for (size_t i = 0; i < s->n && !lk_error(s->ctx, NULL); i++) {
+    lk_param *p = s->param[i];
+    const lk_stored *t = p && p->kind == LK_BUFFER ? lk_safetensors_find(f, p->name) : NULL;
+    lk_view v;
+    if (!t || lk_safetensors_view(f, t, &v) || !lk_view_same_shape(&v, &p->value) || v.dtype != p->value.dtype)
+      continue;
+    values[n] = p->value;
+    values[n].p = lk_alloc(s->ctx, lk_view_bytes(&v));
+    if (!values[n].p) break;
+    lk_view_copy(&values[n], &v);
+    buffers[n++] = p;
+  }
+  return n;
+}
+
+/* Everything but the buffers, once they are in place. */
+static lk_status load_rest(lk_safetensors *f, lk_model *model, lk_optim *opt, complaints *k, const char *path) {
+  tensors s = collect(model, opt);
+  lk_ctx *c = s.ctx;
+  check_tensors(f, &s, k);
+  if (k->n > 6) lk_fail(c, LK_EFORMAT, "checkpoint %s does not fit: %s; and %d more", path, k->text, k->n - 6);
+  else if (k->n) lk_fail(c, LK_EFORMAT, "checkpoint %s does not fit: %s", path, k->text);
+  if (!lk_error(c, NULL)) assign(f, &s);
+  free_tensors(&s);
+  return lk_error(c, NULL);
+}
+
+static lk_status load(lk_safetensors *f, lk_model *model, lk_optim *opt, complaints *k, const char *path) {
+  tensors s = collect(model, NULL);
+  lk_param **buffers = lk_alloc_array(s.ctx, s.n + 1, sizeof *buffers);
+  lk_view *values = lk_alloc_array(s.ctx, s.n + 1, sizeof *values);
+  size_t n = 0;
+  if (buffers && values && !k->n) n = stored_buffers(f, &s, buffers, values);
+  if (!lk_error(s.ctx, NULL)) {
+    lk_status status = swap_buffers(model, buffers, values, n);
+    if (!status) status = load_rest(f, model, opt, k, path);
+    if (status) swap_buffers(model, buffers, values, n);
+  }
+  for (size_t i = 0; i < n; i++) lk_free(s.ctx, values[i].p);
+  lk_free(s.ctx, buffers);
+  lk_free(s.ctx, values);
+  free_tensors(&s);
+  return lk_error(s.ctx, NULL);
+}
+
 lk_status lk_checkpoint_load(lk_model *model, lk_optim *opt, lk_progress *progress, const char *note,
                              const char *path) {
   lk_ctx *c = lk_model_ctx(model);
@@ -165,16 +222,11 @@ lk_status lk_checkpoint_load(lk_model *model, lk_optim *opt, lk_progress *progre
   lk_safetensors *f = lk_safetensors_open(c, path);
   if (!f) return lk_error(c, NULL);
   snprintf(seed, sizeof seed, "%llu", (unsigned long long)lk_seed(c));
-  tensors s = collect(model, opt);
   check_text(f, "format", FORMAT, &k);
   check_text(f, "seed", seed, &k);
   check_text(f, "note", note ? note : "", &k);
   lk_progress p = read_progress(f, &k);
-  check_tensors(f, &s, &k);
-  if (k.n && k.n > 6) lk_fail(c, LK_EFORMAT, "checkpoint %s does not fit: %s; and %d more", path, k.text, k.n - 6);
-  else if (k.n) lk_fail(c, LK_EFORMAT, "checkpoint %s does not fit: %s", path, k.text);
-  if (!lk_error(c, NULL) && !assign(f, &s)) *progress = p;
-  free_tensors(&s);
+  if (!load(f, model, opt, &k, path)) *progress = p;
   lk_safetensors_close(f);
   return lk_error(c, NULL);
 }
