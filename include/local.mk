@@ -5,6 +5,7 @@ pkginclude_HEADERS = \
   %D%/lorikeet/adapter.h \
   %D%/lorikeet/attention.h \
   %D%/lorikeet/checkpoint.h \
+  %D%/lorikeet/combine.h \
   %D%/lorikeet/conv.h \
   %D%/lorikeet/ctx.h \
   %D%/lorikeet/data.h \
@@ -20,6 +21,7 @@ pkginclude_HEADERS = \
   %D%/lorikeet/param.h \
   %D%/lorikeet/random.h \
   %D%/lorikeet/safetensors.h \
+  %D%/lorikeet/search.h \
   %D%/lorikeet/svg.h \
   %D%/lorikeet/tape.h \
   %D%/lorikeet/tensor.h \

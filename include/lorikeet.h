@@ -6,13 +6,15 @@
  *   optim.h                            optimisers, clipping, schedules
  *   file.h safetensors.h json.h idx.h  files
  *   module.h layers.h vit.h            modules, layers, models
- *   adapter.h                          adapters: attach, merge, save
+ *   adapter.h combine.h                adapters: attach, merge, save; one from several
+ *   search.h                           evolutionary search over structures
  *   data.h train.h checkpoint.h svg.h  data, progress, metrics, checkpoints, pictures */
 #ifndef LORIKEET_H
 #define LORIKEET_H
 #include <lorikeet/adapter.h>
 #include <lorikeet/attention.h>
 #include <lorikeet/checkpoint.h>
+#include <lorikeet/combine.h>
 #include <lorikeet/conv.h>
 #include <lorikeet/ctx.h>
 #include <lorikeet/data.h>
@@ -28,6 +30,7 @@
 #include <lorikeet/param.h>
 #include <lorikeet/random.h>
 #include <lorikeet/safetensors.h>
+#include <lorikeet/search.h>
 #include <lorikeet/svg.h>
 #include <lorikeet/tape.h>
 #include <lorikeet/tensor.h>

@@ -161,7 +161,7 @@ lk_status lk_backward_from(lk_tape *t, lk_tensor y, const void *gy) {
   if (!n) return lk_error(t->ctx, NULL);
   if (t->redo)
     return lk_fail(t->ctx, LK_EARG, "backward: inside the open recomputed scope '%s'", t->scopes[t->redo].name);
-  if (!gy && lk_view_count(&n->v)) return lk_fail(t->ctx, LK_ENIL, "backward: there is no cotangent");
+  if (!gy) return lk_fail(t->ctx, LK_ENIL, "backward: there is no cotangent");
   if (!n->needs) return lk_fail(t->ctx, LK_ENOGRAD, "backward: no trainable value leads here");
   int fresh;
   lk_view g, from;

@@ -152,7 +152,7 @@ static void fetch_gradients(check *k, lk_dtype real, int layout, uint32_t mask) 
 
 /* Room for n results, with a cotangent for each. */
 static int reserve(check *k, int64_t n) {
-  if (n <= k->ycap) return 0;
+  if (k->y && n <= k->ycap) return 0;
   lk_free(k->ctx, k->y);
   lk_free(k->ctx, k->gy);
   lk_free(k->ctx, k->cotangent);

@@ -34,6 +34,7 @@ typedef struct lk_combine_term {
   lk_key key; /* of its random mask */
 } lk_combine_term;
 
+/* The sum of n terms of count elements; `to` may be one of them. */
 lk_status lk_combine_sum(lk_ctx *c, const lk_combine_rule *rule, const lk_combine_term *terms, int n, int64_t count,
                          double *to);
 
@@ -67,5 +68,14 @@ typedef struct lk_combined {
 const lk_at *lk_combine_lora(const lk_site *s, const lk_adapter *a);
 /* Computes A and B, which are the caller's even on an error, of a site that at least one source adapts. */
 lk_status lk_combine_site(const lk_combine_job *job, lk_combined *to);
+
+/* ---- combine_attach.c: the new adapter ---- */
+
+const lk_method *lk_combine_method(const lk_adapter *a); /* its lora */
+int lk_combine_is_regex(const char *targets);
+/* Attaches the new adapter, inactive, with zero or first values; or changes nothing. */
+lk_status lk_combine_attach(const lk_combine_job *job, const lk_combined *list);
+/* Writes its values; cannot fail. */
+void lk_combine_fill(const lk_combine_job *job, const lk_combined *list);
 
 #endif

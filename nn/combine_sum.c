@@ -56,6 +56,13 @@ static void prune_random(const lk_combine_term *term, int64_t count, double dens
     term->p[i] = lk_random_uniform(term->key, (uint64_t)i) < density ? term->p[i] / density : 0;
 }
 
+/* Element i of the weighted sum. */
+static double plain(const lk_combine_term *terms, int n, int64_t i) {
+  double sum = 0;
+  for (int k = 0; k < n; k++) sum += terms[k].weight * terms[k].p[i];
+  return sum;
+}
+
 static double sign(double x) { return (x > 0) - (x < 0); }
 
 /* Element i: the weighted mean of the values that have the elected sign. */
@@ -78,10 +85,6 @@ lk_status lk_combine_sum(lk_ctx *c, const lk_combine_rule *rule, const lk_combin
     if (rule->mode->prune == LK_PRUNE_RANDOM) prune_random(&terms[k], count, rule->density);
     else if (rule->mode->prune && prune_small(c, terms[k].p, count, rule->density)) return lk_error(c, NULL);
   }
-  for (int64_t i = 0; i < count; i++) {
-    to[i] = 0;
-    for (int k = 0; k < n && !rule->mode->elect; k++) to[i] += terms[k].weight * terms[k].p[i];
-    if (rule->mode->elect) to[i] = elected(rule, terms, n, i);
-  }
+  for (int64_t i = 0; i < count; i++) to[i] = rule->mode->elect ? elected(rule, terms, n, i) : plain(terms, n, i);
   return LK_OK;
 }

@@ -119,6 +119,22 @@ lk_tensor lk_chain_delta(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor y) {
   return lk_plus(t, y, d);
 }
 
+static int same(lk_tensor a, lk_tensor b) { return a.id == b.id && a.gen == b.gen; }
+
+/* from + (to - base); nil: nothing there */
+static lk_tensor moved(lk_tape *t, lk_tensor from, lk_tensor base, lk_tensor to) {
+  if (same(from, base) || lk_is_nil(to)) return lk_is_nil(to) ? from : to;
+  return lk_plus(t, from, lk_is_nil(base) ? to : lk_sub(t, to, base));
+}
+
+lk_status lk_chain_change(lk_at *chain, lk_tape *t, lk_tensor *W, lk_tensor *b) {
+  lk_tensor W0 = lk_site_weight(chain->site, t), b0 = lk_site_bias(chain->site, t), to_W = W0, to_b = b0;
+  if (lk_chain_weight(chain, t, &to_W, &to_b)) return lk_error(lk_tape_ctx(t), NULL);
+  *W = moved(t, *W, W0, to_W);
+  *b = moved(t, *b, b0, to_b);
+  return lk_error(lk_tape_ctx(t), NULL);
+}
+
 /* ---- sites ---- */
 
 lk_at *lk_site_chain(const lk_site *s, const lk_adapter *a) {

@@ -5,6 +5,11 @@ nn_sources = \
   %D%/active.c \
   %D%/attach.c \
   %D%/catalogue.c \
+  %D%/combine.c \
+  %D%/combine.h \
+  %D%/combine_attach.c \
+  %D%/combine_site.c \
+  %D%/combine_sum.c \
   %D%/compose.c \
   %D%/genes.c \
   %D%/match.c \
@@ -13,6 +18,9 @@ nn_sources = \
   %D%/module.c \
   %D%/peft.c \
   %D%/saved.c \
+  %D%/search.c \
+  %D%/search_file.c \
+  %D%/search.h \
   %D%/site.c \
   %D%/spec.c \
   %D%/weights.c \
@@ -67,6 +75,7 @@ adapter_sources = \
   %D%/adapters/bias.c \
   %D%/adapters/dropout.c \
   %D%/adapters/lora.c \
+  %D%/adapters/lora_drop.c \
   %D%/adapters/magnitude.c
 
 # Code that several adapters share.

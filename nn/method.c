@@ -3,6 +3,7 @@
 
 #include <lorikeet/ops.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- walking ---- */
@@ -33,6 +34,29 @@ lk_at *lk_adapter_walk(lk_adapter *a, lk_at *at) {
   for (; m; m = lk_module_walk(root, m))
     if (m->site && (next = lk_site_chain(m->site, a))) return next;
   return NULL;
+}
+
+/* ---- types and layers ---- */
+
+/* Is the part of a path up to the next dot a number? */
+static int is_number(const char *part) {
+  size_t n = strspn(part, "0123456789");
+  return n && (!part[n] || part[n] == '.');
+}
+
+int lk_at_layer(const lk_at *at) {
+  for (const char *s = lk_at_path(at); *s; s += strcspn(s, "."), s += *s == '.')
+    if (is_number(s)) return (int)strtol(s, NULL, 10);
+  return -1;
+}
+
+const char *lk_at_type(const lk_at *at, char *buffer, size_t size) {
+  size_t used = 0;
+  buffer[0] = 0;
+  for (const char *s = lk_at_path(at); *s; s += strcspn(s, "."), s += *s == '.')
+    if (!is_number(s) && used < size)
+      used += (size_t)snprintf(buffer + used, size - used, "%s%.*s", used ? "." : "", (int)strcspn(s, "."), s);
+  return buffer;
 }
 
 /* ---- parameters ---- */
@@ -175,6 +199,7 @@ lk_status lk_adapter_phase(lk_model *model, const char *name) {
   if (!model) return LK_ENIL;
   lk_ctx *c = lk_model_ctx(model);
   if (model->merged) return lk_fail(c, LK_EARG, "phase '%s': the model is merged; unmerge it first", name);
+  if (lk_model_shapes_only(model)) return lk_fail(c, LK_EARG, "phase '%s': the model has shapes only", name);
   for (size_t i = 0; i < model->nactive; i++) {
     lk_adapter *a = model->active[i];
     for (lk_method *m = a->chain; m && !lk_error(c, NULL); m = lk_method_walk(a->chain, m)) {
@@ -193,7 +218,7 @@ char *lk_adapter_notes(lk_model *model, const char *name) {
   lk_adapter *a = lk_adapter_find(model, name);
   char *all = lk_strdup(c, "");
   if (!a) lk_fail(c, LK_EARG, "notes: there is no adapter '%s'", name);
-  for (lk_method *m = a ? a->chain : NULL; m && all; m = lk_method_walk(a->chain, m)) {
+  for (lk_method *m = a && !lk_model_shapes_only(model) ? a->chain : NULL; m && all; m = lk_method_walk(a->chain, m)) {
     char *line = m->cls->notes ? m->cls->notes(m) : NULL;
     char *more = line ? lk_sprintf(c, "%s%s%s", all, *all ? "\n" : "", line) : NULL;
     lk_free(c, line);

@@ -1,6 +1,6 @@
 /* search_file.c: saving a search, and going on by running it again with the recorded fitnesses.
  *
- * The file has what the caller gave (genes, options, fitnesses) and what follows from it (genomes, costs, hall, draws);
+ * The file has what the caller gave (genes, options, fitnesses) and what follows from it (genomes, costs, phases, draws; the ranking too, which is not in it);
  * a reader checks the latter against the run, so that nothing in the file is believed. */
 #include "search.h"
 
@@ -11,7 +11,7 @@
 
 #define FORMAT "lorikeet-search-1"
 
-enum { PAIRS = 16, TENSORS = 8, GIVEN = 14 }; /* the first GIVEN pairs are the caller's, the others follow */
+enum { PAIRS = 16, TENSORS = 6, GIVEN = 14 }; /* the first GIVEN pairs are the caller's, the others follow */
 
 /* A search as it stands in a file. */
 typedef struct {
@@ -47,8 +47,8 @@ static void put_pairs(saved *f, const lk_search *s) {
   put(f, "hall_size", "%d", o->hall);
   put(f, "final_rank", "%d", o->final_rank != 0);
   put(f, "max_random_attempts", "%lld", (long long)o->max_random_attempts);
+  put(f, "source", "%s", o->unit ? "given" : "threefry");
   put(f, "seed", "%llu", (unsigned long long)(o->unit ? 0 : o->seed));
-  put(f, "random", "%s", o->unit ? "given" : "threefry");
   put(f, "state", "%s", s->asked ? "asked" : s->finished ? "finished" : "told");
   put(f, "draws", "%llu", (unsigned long long)s->asked_draws);
 }
@@ -75,8 +75,6 @@ static void describe(saved *f, const lk_search *s) {
   put_tensor(f, "cost", LK_I64, &r->cost, asked, 0, 3);
   put_tensor(f, "phase", LK_I32, &r->phase, asked, 0, 6);
   put_tensor(f, "generation", LK_I32, &r->generation, asked, 0, 6);
-  put_tensor(f, "top", LK_I32, s->top, s->ntop, 0, 1);
-  put_tensor(f, "hall", LK_I32, s->hall, s->nhall, 0, 1);
 }
 
 lk_status lk_search_save(const lk_search *s, const char *path) {

@@ -26,6 +26,7 @@ test_headers = \
   %D%/files.h \
   %D%/io_suite.h \
   %D%/peft.h \
+  %D%/search.h \
   %D%/tape.h \
   %D%/tiny.h \
   %D%/vit.h
@@ -38,9 +39,11 @@ tools = \
 reference_sources = \
   %D%/methods/case.c \
   %D%/methods/directory.c \
+  %D%/methods/glora.c \
   %D%/methods/golden.h \
   %D%/methods/layer.c \
-  %D%/methods/lora.c
+  %D%/methods/lora.c \
+  %D%/methods/search.c
 %C%_reference_SOURCES = %D%/reference.c $(reference_sources)
 
 fuzz_driver = %D%/fuzz/driver.c %D%/fuzz/fuzz.h
@@ -71,6 +74,7 @@ suites = \
   %D%/test_compose \
   %D%/test_core \
   %D%/test_data \
+  %D%/test_empty \
   %D%/test_inplace \
   %D%/test_io \
   %D%/test_json \
@@ -86,8 +90,11 @@ suites = \
   %D%/test_programs \
   %D%/test_random \
   %D%/test_real \
+  %D%/test_rows \
   %D%/test_safetensors \
   %D%/test_scopes \
+  %D%/test_search \
+  %D%/test_search_file \
   %D%/test_story \
   %D%/test_tools \
   %D%/test_vit \
@@ -99,6 +106,7 @@ check_PROGRAMS += $(suites)
 %C%_test_compose_LDADD = $(suite_libs)
 %C%_test_core_LDADD = $(suite_libs)
 %C%_test_data_LDADD = $(suite_libs)
+%C%_test_empty_LDADD = $(suite_libs)
 %C%_test_inplace_LDADD = $(suite_libs)
 %C%_test_io_LDADD = $(suite_libs)
 %C%_test_json_LDADD = $(suite_libs)
@@ -114,8 +122,11 @@ check_PROGRAMS += $(suites)
 %C%_test_programs_LDADD = $(suite_libs)
 %C%_test_random_LDADD = $(suite_libs)
 %C%_test_real_LDADD = $(suite_libs)
+%C%_test_rows_LDADD = $(suite_libs)
 %C%_test_safetensors_LDADD = $(suite_libs)
 %C%_test_scopes_LDADD = $(suite_libs)
+%C%_test_search_LDADD = $(suite_libs)
+%C%_test_search_file_LDADD = $(suite_libs)
 %C%_test_story_LDADD = $(suite_libs)
 %C%_test_tools_LDADD = $(suite_libs)
 %C%_test_vit_LDADD = $(suite_libs)

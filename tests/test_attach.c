@@ -436,8 +436,8 @@ END_TEST
 START_TEST(wrong_layers) {
   lk_embedding_new(lk_model_root(model), "words", 5, 4);
   lk_conv2d_new(lk_model_root(model), "grouped", 4, 6, (int64_t[]){3, 3}, &(lk_conv2d_options){.groups = 2}, 0);
-  lk_attach(model, NULL, "lora", "first,grouped");
-  expect(LK_EARG, "lora: grouped is a convolution in 2 groups; only ungrouped ones can be adapted");
+  lk_attach(model, NULL, "lora r=3", "first,grouped");
+  expect(LK_EARG, "lora: r = 3 cannot be divided among the 2 groups of the convolution grouped");
   ck_assert_ptr_null(first->module.site->stacks);
   lk_attach(model, NULL, "lora bias", "words");
   expect(LK_EARG, "lora: bias is for linear layers and convolutions; words is an embedding");

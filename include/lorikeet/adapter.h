@@ -217,6 +217,10 @@ LK_API double lk_at_option(const lk_at *at, const char *key, double missing);
 LK_API double lk_method_option(const lk_method *m, const char *key, double missing); /* as written in the spec */
 LK_API lk_ctx *lk_at_ctx(const lk_at *at);
 LK_API const char *lk_at_path(const lk_at *at); /* of the site */
+/* The layer that the site is in: the first number among the parts of its path ("encoder.layer.3.query": 3); -1: none. */
+LK_API int lk_at_layer(const lk_at *at);
+/* The path without its numbers, "encoder.layer.query": sites of one type.  In buffer. */
+LK_API const char *lk_at_type(const lk_at *at, char *buffer, size_t size);
 /* Replaces the frozen base weight by values (logical layout); must be first in its chain, and the only one. */
 LK_API lk_status lk_at_rebase(lk_at *at, const lk_view *weight);
 /* Inverted dropout of x in training, keyed by scope; a side input "<site path>.<label>" holds a recorded keep mask
@@ -226,6 +230,8 @@ LK_API lk_tensor lk_at_dropout(lk_at *at, lk_tape *t, const char *label, double 
 LK_API lk_status lk_at_folded(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b);
 /* Folds a whole chain into W and b (which may be nil); every class in it has `weight`, or it fails. */
 LK_API lk_status lk_chain_weight(lk_at *chain, lk_tape *t, lk_tensor *W, lk_tensor *b);
+/* The twin of lk_chain_delta, for a wrapper's `weight`: W and b plus what the chain changes of its site's base. */
+LK_API lk_status lk_chain_change(lk_at *chain, lk_tape *t, lk_tensor *W, lk_tensor *b);
 /* y plus what a whole chain adds to its site's base at x (y nil: only that). */
 LK_API lk_tensor lk_chain_delta(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor y);
 /* y + d; either may be nil. */

@@ -27,17 +27,17 @@ extern "C" {
 #endif
 
 typedef struct lk_combine_options {
-  const char *name;                 /* of the new adapter */
-  const char *const *names;         /* of the sources; a single one is always combined as "linear" */
-  const double *weights;            /* any sign; NULL: 1 each */
-  int n;                            /* how many */
-  const char *mode;                 /* a word of the table above; NULL: "svd" */
-  int svd_rank;                     /* svd modes: r'; 0: the largest rank of a source */
-  double svd_clamp;                 /* svd modes: cut B' and A' to +- this quantile, in (0, 1], of all their values; 0: not.
+  const char *name;         /* of the new adapter */
+  const char *const *names; /* of the sources; a single one is always combined as "linear" */
+  const double *weights;    /* any sign; NULL: 1 each */
+  int n;                    /* how many */
+  const char *mode;         /* a word of the table above; NULL: "svd" */
+  int svd_rank;             /* svd modes: r'; 0: the largest rank of a source */
+  double svd_clamp;         /* svd modes: cut B' and A' to +- this quantile, in (0, 1], of all their values; 0: not.
                                        What that makes depends on the signs that lk_svd chooses. */
-  double density;                   /* pruning modes: above 0; from 1 on nothing is pruned */
+  double density;           /* pruning modes: above 0; from 1 on nothing is pruned */
   const char *majority_sign_method; /* ties modes: "total" (NULL) or "frequency" */
-  int strict;                       /* not PEFT's: s_i once in the svd modes, too, and the new scaling is 1 even when the
+  int strict; /* not PEFT's: s_i once in the svd modes, too, and the new scaling is 1 even when the
                                        first source has rslora (PEFT's is then sqrt(r')) */
 } lk_combine_options;
 

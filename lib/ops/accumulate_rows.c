@@ -2,8 +2,8 @@
 #include "index.h"
 #include "real.h"
 
-#define COLUMNS 128 /* of y in a piece: repeated rows must meet in one thread */
-#define ROWS 48     /* of h in a block of ROWS x COLUMNS products, which stays in the cache until it is added */
+#define COLUMNS 128  /* of y in a piece: repeated rows must meet in one thread */
+#define ROWS 48      /* of h in a block of ROWS x COLUMNS products, which stays in the cache until it is added */
 #define GATHERED 192 /* rows of gy collected at a time in backward */
 
 enum { Y, INDEX, H, B };

@@ -6,25 +6,39 @@
 /* Element i (row-major) takes 16 bits, number i % 4, of draw i / 4. */
 enum { PER_DRAW = 4, RUN = 512, SERIAL = 1 << 15 };
 
-typedef struct job {
+typedef struct job job;
+typedef void factors(const job *j, int64_t first, int64_t n, const uint16_t *restrict bits);
+struct job {
+  factors *apply;
   const void *from;
   void *to;
   lk_dtype dtype;
   int64_t n;
   lk_key key;
-  uint32_t threshold;
-  double base, step; /* the factor: 0 where the bits are below threshold, else base + step bits */
+  uint32_t threshold; /* dropout */
+  double scale, step; /* jitter: the factor is scale + step bits */
   int add;
-} job;
+};
 
-LK_CLONES static void apply(const job *j, int64_t first, int64_t n, const uint16_t *restrict bits) {
+LK_CLONES static void drop(const job *j, int64_t first, int64_t n, const uint16_t *restrict bits) {
   LK_REAL(j->dtype, {
     const R *x = (const R *)j->from + first;
-    R *y = (R *)j->to + first, base = (R)j->base, step = (R)j->step;
+    R *y = (R *)j->to + first, scale = (R)j->scale;
     if (j->add)
-      for (int64_t i = 0; i < n; i++) y[i] += bits[i] >= j->threshold ? x[i] * (base + step * (R)bits[i]) : 0;
+      for (int64_t i = 0; i < n; i++) y[i] += bits[i] >= j->threshold ? x[i] * scale : 0;
     else
-      for (int64_t i = 0; i < n; i++) y[i] = bits[i] >= j->threshold ? x[i] * (base + step * (R)bits[i]) : 0;
+      for (int64_t i = 0; i < n; i++) y[i] = bits[i] >= j->threshold ? x[i] * scale : 0;
+  });
+}
+
+LK_CLONES static void shake(const job *j, int64_t first, int64_t n, const uint16_t *restrict bits) {
+  LK_REAL(j->dtype, {
+    const R *x = (const R *)j->from + first;
+    R *y = (R *)j->to + first, scale = (R)j->scale, step = (R)j->step;
+    if (j->add)
+      for (int64_t i = 0; i < n; i++) y[i] += x[i] * (scale + step * (R)bits[i]);
+    else
+      for (int64_t i = 0; i < n; i++) y[i] = x[i] * (scale + step * (R)bits[i]);
   });
 }
 
@@ -37,7 +51,7 @@ static void runs(void *arg, int64_t from, int64_t to, int thread) {
     int64_t first = r * RUN, n = j->n - first < RUN ? j->n - first : RUN;
     lk_random_fill(j->key, (uint64_t)(first / PER_DRAW), (n + PER_DRAW - 1) / PER_DRAW, draws);
     for (int64_t k = 0; k < n; k++) bits[k] = (uint16_t)(draws[k / PER_DRAW] >> 16 * (k % PER_DRAW));
-    apply(j, first, n, bits);
+    j->apply(j, first, n, bits);
   }
 }
 
@@ -61,7 +75,7 @@ static uint32_t reads(const lk_call *c) {
 
 static job dropout_job(lk_call *c) {
   double p = *(const double *)c->attr;
-  return (job){.threshold = (uint32_t)lrint(p * 65536), .base = 1 / (1 - p)};
+  return (job){.apply = drop, .threshold = (uint32_t)lrint(p * 65536), .scale = 1 / (1 - p)};
 }
 
 static int dropout_shape(lk_call *c) {
@@ -74,10 +88,10 @@ static int dropout_fwd(lk_call *c) { return run(c, dropout_job(c), &c->x[0], c->
 static int dropout_bwd(lk_call *c) { return run(c, dropout_job(c), c->gy, &c->gx[0], !(c->fresh & LK_X(0))); }
 
 static const lk_case dropout_cases[] = {{"3x5", &(double){0.3}, -2, 2, 0},
-                                {"2x1x13", &(double){0.5}, -2, 2, 0},
-                                {"-", &(double){0.25}, -2, 2, 0},
-                                {"7", &(double){1}, -2, 2, 0},
-                                {0}};
+                                        {"2x1x13", &(double){0.5}, -2, 2, 0},
+                                        {"-", &(double){0.25}, -2, 2, 0},
+                                        {"7", &(double){1}, -2, 2, 0},
+                                        {0}};
 const lk_op lk_op_dropout = {.name = "dropout",
                              .nin = 1,
                              .flags = LK_OP_PACKED | LK_OP_FRESH | LK_OP_RANDOM,
@@ -99,7 +113,7 @@ LK_OP lk_tensor lk_dropout(lk_tape *t, lk_tensor x, double p) {
 
 static job jitter_job(lk_call *c) {
   double e = *(const double *)c->attr, step = 2 * e / 65536;
-  return (job){.base = 1 - e + step / 2, .step = step};
+  return (job){.apply = shake, .scale = 1 - e + step / 2, .step = step};
 }
 
 static int jitter_shape(lk_call *c) {

@@ -24,14 +24,10 @@ static int select_bwd(lk_call *c) {
 }
 static uint32_t select_reads(const lk_call *c) { return (void)c, LK_X(1); }
 
-static const lk_case select_cases[] = {{"4x3 6", &(int){0}, -1, 1, 4},
-                                       {"2x5x3 3", &(int){-2}, -1, 1, 5},
-                                       {"2x3 5", &(int){1}, -1, 1, 3},
-                                       {"5 2", &(int){-1}, -1, 1, 5},
-                                       {"2x260 3", &(int){0}, -1, 1, 2},
-                                       {"3x4 0", &(int){0}, -1, 1, 3},
-                                       {"3x0 2", &(int){0}, -1, 1, 3},
-                                       {0}};
+static const lk_case select_cases[] = {{"4x3 6", &(int){0}, -1, 1, 4},   {"2x5x3 3", &(int){-2}, -1, 1, 5},
+                                       {"2x3 5", &(int){1}, -1, 1, 3},   {"5 2", &(int){-1}, -1, 1, 5},
+                                       {"2x260 3", &(int){0}, -1, 1, 2}, {"3x4 0", &(int){0}, -1, 1, 3},
+                                       {"3x0 2", &(int){0}, -1, 1, 3},   {0}};
 const lk_op lk_op_index_select = {.name = "index_select",
                                   .nin = 2,
                                   .types = "ai",

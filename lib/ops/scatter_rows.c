@@ -15,19 +15,15 @@ static int fwd(lk_call *c) {
 }
 
 static int bwd(lk_call *c) {
-  if (c->gx[2].p)
-    lk_index_walk(c, &c->x[1], c->gy, &c->gx[2], 0, c->fresh & LK_X(2) ? LK_TAKE : LK_TAKE_ADD);
+  if (c->gx[2].p) lk_index_walk(c, &c->x[1], c->gy, &c->gx[2], 0, c->fresh & LK_X(2) ? LK_TAKE : LK_TAKE_ADD);
   return 0;
 }
 
 static uint32_t reads(const lk_call *c) { return c->want & LK_X(2) ? LK_X(1) : 0; }
 
-static const lk_case cases[] = {{"4x3 6 6x3", NULL, -1, 1, 4},
-                                {"3x2x5 3 3x2x5", NULL, -1, 1, 3},
-                                {"5 2 2", NULL, -1, 1, 5},
-                                {"4x3 0 0x3", NULL, -1, 1, 4},
-                                {"4x0 3 3x0", NULL, -1, 1, 4},
-                                {0}};
+static const lk_case cases[] = {{"4x3 6 6x3", NULL, -1, 1, 4}, {"3x2x5 3 3x2x5", NULL, -1, 1, 3},
+                                {"5 2 2", NULL, -1, 1, 5},     {"4x3 0 0x3", NULL, -1, 1, 4},
+                                {"4x0 3 3x0", NULL, -1, 1, 4}, {0}};
 const lk_op lk_op_scatter_rows = {.name = "scatter_rows",
                                   .nin = 3,
                                   .types = "rir",

@@ -19,7 +19,7 @@
     R s = sigmoid_##type(beta * x);                                                                                    \
     return s * (1 + beta * x * (1 - s));                                                                               \
   }                                                                                                                    \
-  /* tanh(k (x + 0.044715 x^3)), in gelu_tanh and gelu_fast. */                                                       \
+  /* tanh(k (x + 0.044715 x^3)), in gelu_tanh and gelu_fast. */                                                        \
   LK_INLINE R gelu_tanh_##type(R x, R k) { return RTANH(x * (1 + (R)0.044715 * x * x) * k); }                          \
   LK_INLINE R gelu_tanh_slope_##type(R x, R k) {                                                                       \
     R t = gelu_tanh_##type(x, k);                                                                                      \

@@ -18,21 +18,9 @@ static lk_tensor delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
   return lk_chain_delta(at->inner, t, lk_at_dropout(at, t, "drop", g->p, x), y);
 }
 
-static int same(lk_tensor a, lk_tensor b) { return a.id == b.id && a.gen == b.gen; }
-
-/* from + (to - base); nil: nothing there */
-static lk_tensor moved(lk_tape *t, lk_tensor from, lk_tensor base, lk_tensor to) {
-  if (same(from, base) || lk_is_nil(to)) return lk_is_nil(to) ? from : to;
-  return lk_plus(t, from, lk_is_nil(base) ? to : lk_sub(t, to, base));
-}
-
-/* Nothing is dropped when the weight is asked for.  The chain starts from the base, as in delta. */
+/* Nothing is dropped when the weight is asked for. */
 static lk_status weight(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b) {
-  lk_tensor W0 = lk_site_weight(at->site, t), b0 = lk_site_bias(at->site, t), inner_W = W0, inner_b = b0;
-  if (lk_chain_weight(at->inner, t, &inner_W, &inner_b)) return lk_error(lk_at_ctx(at), NULL);
-  *W = moved(t, *W, W0, inner_W);
-  *b = moved(t, *b, b0, inner_b);
-  return lk_error(lk_at_ctx(at), NULL);
+  return lk_chain_change(at->inner, t, W, b);
 }
 
 const lk_adapter_class lk_adapter_dropout = {.name = "dropout",

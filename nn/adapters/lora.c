@@ -48,6 +48,14 @@ static lk_status no_weight(const lk_at *at) {
                  (long long)(at->site->in / groups(at->site)));
 }
 
+/* Does an adapter behind this one work on the weight? */
+static int weight_is_wanted(const lk_at *at) {
+  for (; at; at = at->outer)
+    for (const lk_at *a = at->next; a; a = a->next)
+      if (a->method->cls->caps & LK_READS_WEIGHT || (!a->method->cls->delta && !a->method->cls->output)) return 1;
+  return 0;
+}
+
 static lk_status check(lk_at *at) {
   const config *g = at->cfg;
   const lk_site *s = at->site;
@@ -57,9 +65,7 @@ static lk_status check(lk_at *at) {
   if (g->r % groups(s))
     return lk_fail(c, LK_EARG, "lora: r = %d cannot be divided among the %lld groups of the convolution %s", g->r,
                    (long long)groups(s), lk_at_path(at));
-  for (const lk_at *a = at->next; a && groups(s) > 1; a = a->next)
-    if (a->method->cls->caps & LK_READS_WEIGHT || (!a->method->cls->delta && !a->method->cls->output))
-      return no_weight(at);
+  if (groups(s) > 1 && weight_is_wanted(at)) return no_weight(at);
   if (g->bias && s->kind == LK_SITE_EMBEDDING)
     return lk_fail(c, LK_EARG, "lora: bias is for linear layers and convolutions; %s is an embedding", lk_at_path(at));
   if (g->bias && g->init != INIT_DEFAULT && g->init != INIT_RANDOM)

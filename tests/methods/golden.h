@@ -33,6 +33,7 @@ typedef struct golden_method {
   const char *(*guess)(golden *g);
 } golden_method;
 
+extern const golden_method golden_glora;
 extern const golden_method golden_lora;
 
 /* ---- case.c: what a file holds ---- */
@@ -95,5 +96,8 @@ void golden_merge(golden_layer *l, const char *weight, const char *bias, const c
 
 /* ---- directory.c: a directory with an adapter in PEFT's format, its base model and recorded outputs ---- */
 void golden_directory(golden *g); /* opens the file with the outputs */
+
+/* ---- search.c: kind search_trace of glora: a run of the official evolutionary search ---- */
+void golden_search_trace(golden *g);
 
 #endif

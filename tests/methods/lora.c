@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const golden_name names[] = {{"lora_A", "lora_A.weight"},
@@ -217,6 +218,96 @@ static int activate(several *s, const char *list) {
   return lk_set_active(s->l.model, n, chosen, NULL) ? 0 : n;
 }
 
+/* Splits "one, two" at commas into names that live in buffer; how many. */
+static int split(const char *text, char *buffer, size_t size, const char *list[MOST]) {
+  int n = 0;
+  snprintf(buffer, size, "%s", text);
+  for (char *p = strtok(buffer, " ,[]\"'"); p && n < MOST; p = strtok(NULL, " ,[]\"'")) list[n++] = p;
+  return n;
+}
+
+/* Every sample through its own adapter, or through none: "__base__". */
+static void mixed_batch(golden *g, several *s) {
+  static const char tensor[] = "y_mixed_batch";
+  const char *names[MOST], *active[MOST];
+  char buffer[400];
+  int64_t ids[MOST], n = split(golden_text(g, "mixed_batch", ""), buffer, sizeof buffer, names);
+  lk_view x, y;
+  if (!golden_has(g, tensor) || !golden_need(g, "x", &x)) return;
+  for (int i = 0; i < s->n; i++) active[i] = s->name[i];
+  for (int k = 0; k < n; k++) {
+    ids[k] = -1;
+    for (int i = 0; i < s->n; i++)
+      if (!strcmp(names[k], active[i])) ids[k] = i;
+    if (ids[k] < 0 && strcmp(names[k], "__base__") != 0)
+      lk_fail(g->ctx, LK_EARG, "unsupported: mixed_batch names '%s', which is no adapter of the file", names[k]);
+  }
+  if (lk_set_active(s->l.model, s->n, active, NULL)) return;
+  lk_tape_reset(s->l.t);
+  lk_side(s->l.t, "adapter_of_sample", lk_input(s->l.t, LK_I64, 1, &n, ids));
+  if (!lk_get(s->l.t, lk_site_forward(s->l.site, s->l.t, lk_borrow(s->l.t, &x)), &y)) golden_compare(g, tensor, &y);
+}
+
+/* The sources of a combination, as the file names them for this mode, or for all modes like it. */
+static int sources(golden *g, const several *s, const char *comb, char *buffer, size_t size, const char *list[MOST]) {
+  const int any_rank = strstr(comb, "cat") || strstr(comb, "svd");
+  char key[80];
+  snprintf(key, sizeof key, "pairs_%s", comb);
+  const char *text = golden_text(g, key, NULL);
+  if (!text) text = golden_text(g, any_rank ? "pairs_cat_svd" : "pairs_linear_ties_magnitude_prune", NULL);
+  if (text) return split(text, buffer, size, list);
+  for (int i = 0; i < s->n; i++) list[i] = s->name[i];
+  return s->n;
+}
+
+static lk_at *chain_of(several *s, const char *adapter) {
+  for (lk_site_stack *k = s->l.site->stacks; k; k = k->next)
+    if (!strcmp(k->adapter->name, adapter)) return k->chain;
+  return NULL;
+}
+
+/* Compares the new adapter with "comb_<mode>.lora_A", ".lora_B", ".r_alpha" and ".scaled_delta". */
+static void compare_combined(golden *g, several *s, const char *adapter) {
+  const lk_at *at = chain_of(s, adapter);
+  lk_param *A = golden_param(&s->l, adapter, "lora_A.weight"), *B = golden_param(&s->l, adapter, "lora_B.weight");
+  double r = lk_at_option(at, "r", 0), alpha = lk_at_option(at, "alpha", 0);
+  double scale = alpha / (lk_at_option(at, "rslora", 0) > 0 ? sqrt(r) : r), three[] = {r, alpha, scale};
+  lk_view v = {.p = three, .dtype = LK_F64, .ndim = 1, .shape = {3}, .stride = {1}};
+  char name[80];
+  snprintf(name, sizeof name, "%s.r_alpha", adapter);
+  golden_compare(g, name, &v);
+  snprintf(name, sizeof name, "%s.lora_A", adapter);
+  golden_compare(g, name, &A->value);
+  snprintf(name, sizeof name, "%s.lora_B", adapter);
+  golden_compare(g, name, &B->value);
+  lk_tape_reset(s->l.t);
+  lk_tensor BA = lk_matmul(s->l.t, lk_use(s->l.t, B), lk_use(s->l.t, A));
+  snprintf(name, sizeof name, "%s.scaled_delta", adapter);
+  if (!lk_get(s->l.t, lk_scale(s->l.t, BA, scale), &v)) golden_compare(g, name, &v);
+}
+
+/* "comb_<mode>.<tensor>"; "_freq" behind the mode is the other way to elect signs.  Once for each mode. */
+static void combination(golden *g, several *s, const char *name, const char *dot) {
+  const char *list[MOST], *word[MOST];
+  char adapter[60], mode[60], buffer[400], more[400];
+  double weights[MOST];
+  snprintf(adapter, sizeof adapter, "%.*s", (int)(dot - name), name);
+  if (lk_error(g->ctx, NULL) || lk_adapter_find(s->l.model, adapter)) return;
+  snprintf(mode, sizeof mode, "%s", adapter + 5);
+  char *frequency = strstr(mode, "_freq");
+  lk_combine_options o = {.name = adapter, .names = list, .weights = weights, .mode = mode};
+  o.n = sources(g, s, mode, buffer, sizeof buffer, list);
+  if (frequency) *frequency = 0;
+  o.majority_sign_method = frequency ? "frequency" : golden_text(g, "majority_sign_method", NULL);
+  o.density = golden_real(g, "density", 0);
+  o.svd_rank = (int)golden_real(g, "svd_rank", 0);
+  o.svd_clamp = golden_real(g, "svd_clamp", 0);
+  int n = split(golden_text(g, "weights", ""), more, sizeof more, word);
+  if (n < o.n) lk_fail(g->ctx, LK_EARG, "unsupported: %d weights for %d adapters", n, o.n);
+  for (int i = 0; i < n; i++) weights[i] = strtod(word[i], NULL);
+  if (!lk_adapter_combine(s->l.model, &o)) compare_combined(g, s, adapter);
+}
+
 static void multi_adapter(golden *g) {
   static const char active[] = "y_active_", merged[] = "W_merged_";
   several s = {.n = 0};
@@ -228,12 +319,12 @@ static void multi_adapter(golden *g) {
     if (!strncmp(name, merged, sizeof merged - 1) && activate(&s, name + sizeof merged - 1))
       golden_merge(&s.l, name, NULL, NULL);
   }
+  if (s.l.t && !lk_error(g->ctx, NULL)) mixed_batch(g, &s);
+  for (size_t i = 0; s.l.t && i < lk_safetensors_count(g->file); i++) {
+    const char *name = lk_safetensors_at(g->file, i)->name, *dot = strchr(name, '.');
+    if (dot && !strncmp(name, "comb_", 5)) combination(g, &s, name, dot);
+  }
   golden_layer_free(&s.l);
-  int comb = golden_has_prefix(g, "comb_"), mixed = golden_has(g, "y_mixed_batch");
-  if (comb || mixed)
-    lk_fail(g->ctx, LK_EARG, "unsupported: %s%s%s",
-            mixed ? "an adapter of its own for every sample (y_mixed_batch)" : "", comb && mixed ? ", " : "",
-            comb ? "combination modes (comb_...)" : "");
 }
 
 /* ---- which of them ---- */

@@ -48,7 +48,11 @@ def gradients(f, values, names, g):
 
 
 def conv(x, w, stride, padding, dilation):
-    """x [N, C, H, W], w [O, C, k0, k1]"""
+    """x [N, C, H, W], w [O, C / groups, k0, k1]"""
+    groups = x.shape[1] // w.shape[1]
+    if groups > 1:
+        parts = zip(np.split(x, groups, 1), np.split(w, groups))
+        return np.concatenate([conv(*p, stride, padding, dilation) for p in parts], 1)
     x = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
     k = w.shape[2:]
     size = [(x.shape[2 + d] - dilation[d] * (k[d] - 1) - 1) // stride[d] + 1 for d in range(2)]
@@ -62,7 +66,8 @@ def conv(x, w, stride, padding, dilation):
 
 
 def layer(name, kind, shape, r, alpha, n_out=0, bias=True, dora=False, rslora=False, lora_bias=False, dropout=0.0,
-          flipped=False, kernel=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), skip=(), dtype=None):
+          flipped=False, kernel=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1,
+          skip=(), dtype=None):
     rng = np.random.default_rng(sum(name.encode()))
     s = alpha / (np.sqrt(r) if rslora else r)
     v = {}
@@ -74,9 +79,10 @@ def layer(name, kind, shape, r, alpha, n_out=0, bias=True, dora=False, rslora=Fa
         axes, channel = (0,), (1, -1)
     elif kind == "conv2d":
         n_in = shape[-3]
-        v["x"], v["W0"] = rng.normal(size=shape), rng.normal(size=(n_out, n_in, *kernel))
-        v["A"], v["B"] = rng.normal(size=(r, n_in, *kernel)), rng.normal(size=(n_out, r, 1, 1))
-        delta = lambda v: np.einsum("or,rchw->ochw", v["B"][:, :, 0, 0], v["A"])
+        v["x"], v["W0"] = rng.normal(size=shape), rng.normal(size=(n_out, n_in // groups, *kernel))
+        v["A"], v["B"] = rng.normal(size=(r, n_in, *kernel)), rng.normal(size=(n_out, r // groups, 1, 1))
+        product = lambda B, A: np.einsum("or,rchw->ochw", B[:, :, 0, 0], A)
+        delta = lambda v: np.concatenate([product(*p) for p in zip(np.split(v["B"], groups), np.split(v["A"], groups))])
         axes, channel = (1, 2, 3), (-1, 1, 1, 1)
     else:
         n_in = shape[-1]
@@ -89,7 +95,7 @@ def layer(name, kind, shape, r, alpha, n_out=0, bias=True, dora=False, rslora=Fa
     if lora_bias:
         v["c"] = rng.normal(size=n_out)
     length = lambda v: np.sqrt(((v["W0"] + s * delta(v)).real ** 2).sum(axes))
-    magnitude_init = length(v)
+    magnitude_init = length(v) if groups == 1 else None
     if dora:
         v["m"] = magnitude_init * rng.uniform(0.5, 1.5, n_out)
     keep = (rng.uniform(size=shape) >= dropout).astype(float)
@@ -117,7 +123,7 @@ def layer(name, kind, shape, r, alpha, n_out=0, bias=True, dora=False, rslora=Fa
     g = rng.normal(size=y["y_eval"].shape)
     names = [k for k in ("x", "A", "B", "c", "m") if k in v]
     grads = {k: gradients(lambda v: forward(v, k == "train"), v, names, g) for k in ("train", "eval")}
-    merged = (v["W0"] + s * delta(v)) * ((v["m"] / magnitude_init).reshape(channel) if dora else 1)
+    merged = None if groups > 1 else (v["W0"] + s * delta(v)) * ((v["m"] / magnitude_init).reshape(channel) if dora else 1)
     b_merged = (v["b0"] if bias else 0) + (s * v["c"] if lora_bias else 0)
 
     pre = "lora_embedding_" if kind == "embedding" else "lora_"
@@ -136,7 +142,7 @@ def layer(name, kind, shape, r, alpha, n_out=0, bias=True, dora=False, rslora=Fa
         t |= {f"grad_{mode}.{call[k]}": a for mode in grads for k, a in grads[mode].items()}
     if dropout:
         t["drop_keep"] = keep.astype(np.uint8)
-    if bias or not lora_bias:
+    if groups == 1 and (bias or not lora_bias):
         t["W_merged"] = stored(merged)
         if bias:
             t["b_merged"] = b_merged
@@ -147,7 +153,8 @@ def layer(name, kind, shape, r, alpha, n_out=0, bias=True, dora=False, rslora=Fa
     t = {k: a for k, a in t.items() if not k.startswith(tuple(skip) or "?")}
     save(name, t, method="lora", kind=kind, r=r, lora_alpha=alpha, use_dora=dora, use_rslora=rslora, lora_bias=lora_bias,
          lora_dropout=dropout, fan_in_fan_out=flipped, base_bias=bias,
-         **(dict(stride=pair(stride), padding=pair(padding), dilation=pair(dilation)) if kind == "conv2d" else {}))
+         **(dict(stride=pair(stride), padding=pair(padding), dilation=pair(dilation),
+              **(dict(groups=groups) if groups > 1 else {})) if kind == "conv2d" else {}))
 
 
 def init(name, rows, cols, r, alpha, rslora=False):
@@ -173,6 +180,8 @@ layer("conv_uneven", "conv2d", (2, 3, 7, 6), 2, 3, n_out=5, bias=False, kernel=(
       dilation=(1, 2))
 layer("conv_dora_dropout", "conv2d", (2, 2, 5, 4), 3, 4, n_out=3, kernel=(2, 3), padding=(1, 1), dora=True, dropout=0.3)
 layer("conv_lora_bias", "conv2d", (1, 2, 4, 3), 2, 5, n_out=3, kernel=(1, 3), padding=(0, 1), lora_bias=True)
+layer("conv_groups", "conv2d", (2, 6, 5, 4), 4, 3, n_out=4, kernel=(3, 2), stride=(1, 2), padding=(1, 0), groups=2,
+      lora_bias=True, dropout=0.3)
 layer("conv_image", "conv2d", (2, 5, 5), 2, 3, n_out=3, kernel=(3, 3), stride=(2, 2), rslora=True)
 layer("embedding_dora", "embedding", (3, 5), 2, 5, n_out=7, bias=False, dora=True, dropout=0.4)
 init("init_tall", 11, 7, 3, 5)

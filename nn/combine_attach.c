@@ -1,0 +1,166 @@
+/* combine_attach.c: the new adapter: its spec, its targets, attaching it, and writing its values. */
+#include "combine.h"
+#include "peft/peft.h"
+
+#include <assert.h>
+#include <locale.h>
+#include <stdio.h>
+#include <string.h>
+
+const lk_method *lk_combine_method(const lk_adapter *a) { return a->chain->inner ? a->chain->inner : a->chain; }
+
+int lk_combine_is_regex(const char *targets) { return !strncmp(targets, "re:", 3); }
+
+/* ---- the new adapter's options ---- */
+
+/* "<before> key=<value>", with a decimal point whatever the locale; the caller's. */
+static char *with_number(lk_ctx *c, const char *before, const char *key, double value) {
+  char text[64];
+  const char *point = localeconv()->decimal_point;
+  snprintf(text, sizeof text, "%.17g", value);
+  char *at = strstr(text, point);
+  if (at) {
+    *at = '.';
+    memmove(at + 1, at + strlen(point), strlen(at + strlen(point)) + 1);
+  }
+  return lk_sprintf(c, "%s %s=%s", before, key, text);
+}
+
+/* The first source's spec with the new rank; the caller's. */
+static char *new_spec(const lk_combine_job *j) {
+  const lk_method *chain = j->sources[0].adapter->chain, *lora = lk_combine_method(j->sources[0].adapter);
+  double p = lk_method_option(lora, "dropout", 0);
+  const char *rslora = lk_method_option(lora, "rslora", 0) != 0 && !j->options->strict ? " rslora" : "";
+  char *spec = lk_sprintf(j->ctx, "lora r=%lld alpha=%lld%s%s", (long long)j->rank, (long long)j->rank, rslora,
+                          lk_method_option(lora, "bias", 0) != 0 ? " bias" : "");
+  char *dropped = spec && p > 0 ? with_number(j->ctx, spec, "dropout", p) : NULL;
+  char *outer = spec && chain != lora ? with_number(j->ctx, "dropout", "p", lk_method_option(chain, "p", 0)) : NULL;
+  char *whole = lk_sprintf(j->ctx, "%s%s%s%s%s", outer ? outer : "", outer ? " (" : "", dropped ? dropped : spec,
+                           lora->next ? " | magnitude" : "", outer ? ")" : "");
+  lk_free(j->ctx, spec);
+  lk_free(j->ctx, dropped);
+  lk_free(j->ctx, outer);
+  return whole;
+}
+
+static int same_text(const char *a, const char *b) { return !strcmp(a ? a : "", b ? b : ""); }
+
+/* Are targets narrowed in the same way? */
+static int same_narrowing(const lk_attach_options *a, const lk_attach_options *b) {
+  if (a->nlayers != b->nlayers || !same_text(a->exclude, b->exclude) ||
+      !same_text(a->layers_pattern, b->layers_pattern))
+    return 0;
+  return !a->nlayers || !memcmp(a->layers, b->layers, (size_t)a->nlayers * sizeof *a->layers);
+}
+
+/* list = "<list><between><more>", freeing what it was; nothing to be done on an error. */
+static void append(lk_ctx *c, char **list, const char *between, const char *more) {
+  char *longer = lk_sprintf(c, "%s%s%s", *list ? *list : "", *list ? between : "", more);
+  lk_free(c, *list);
+  *list = longer;
+}
+
+/* Did an earlier source have the same text? */
+static int repeated(const lk_combine_job *j, int i, int saved) {
+  for (int k = 0; k < i; k++) {
+    const lk_adapter *a = j->sources[k].adapter, *b = j->sources[i].adapter;
+    if (saved ? same_text(a->options->modules_to_save, b->options->modules_to_save) : same_text(a->targets, b->targets))
+      return 1;
+  }
+  return 0;
+}
+
+/* The paths of all sites that are adapted, as a regular expression. */
+static char *paths(const lk_combine_job *j, const lk_combined *list) {
+  char *all = NULL;
+  for (; list && !lk_error(j->ctx, NULL); list = list->next) {
+    char *path = lk_peft_escape(j->ctx, list->site->module->path);
+    if (path) append(j->ctx, &all, all ? "|" : "", path);
+    lk_free(j->ctx, path);
+  }
+  char *regex = all ? lk_sprintf(j->ctx, "re:%s", all) : NULL;
+  lk_free(j->ctx, all);
+  return regex;
+}
+
+/* The sources' targets together, when they are narrowed in the same way and can be joined; else the adapted paths.  *narrowed: which. */
+static char *new_targets(const lk_combine_job *j, const lk_combined *list, int *narrowed) {
+  const lk_adapter *first = j->sources[0].adapter;
+  char *all = NULL;
+  *narrowed = 1;
+  for (int i = 0; i < j->n; i++) {
+    const lk_adapter *a = j->sources[i].adapter;
+    *narrowed &=
+        same_narrowing(first->options, a->options) && (lk_combine_is_regex(a->targets) || !strstr(a->targets, "re:"));
+  }
+  if (!*narrowed) return paths(j, list);
+  for (int i = 0; i < j->n; i++) {
+    const char *targets = j->sources[i].adapter->targets;
+    if (repeated(j, i, 0)) continue;
+    char *branch = lk_combine_is_regex(targets) ? lk_sprintf(j->ctx, "%s(%s)", all ? "" : "re:", targets + 3) : NULL;
+    append(j->ctx, &all, branch ? "|" : ",", branch ? branch : targets);
+    lk_free(j->ctx, branch);
+  }
+  return all;
+}
+
+/* ---- attaching and filling ---- */
+
+/* Attaches without activating: nothing that is active can be in the way, or is changed. */
+static lk_status attach_inactive(lk_model *model, const lk_attach_options *o) {
+  lk_adapter **active = model->active;
+  size_t nactive = model->nactive, capacity = model->active_capacity;
+  model->active = NULL;
+  model->nactive = model->active_capacity = 0;
+  lk_status s = lk_attach_with(model, o);
+  lk_free(lk_model_ctx(model), model->active);
+  model->active = active;
+  model->nactive = nactive;
+  model->active_capacity = capacity;
+  if (s) return s;
+  lk_adapter_find(model, o->name)->active = 0;
+  lk_stand_ins_link(model);
+  return lk_set_trainable(model, o->name, 0);
+}
+
+lk_status lk_combine_attach(const lk_combine_job *j, const lk_combined *list) {
+  int narrowed;
+  const lk_adapter *first = j->sources[0].adapter;
+  lk_attach_options o = *first->options;
+  char *saved = NULL, *spec = new_spec(j), *targets = new_targets(j, list, &narrowed);
+  for (int i = 0; i < j->n; i++) {
+    const lk_attach_options *s = j->sources[i].adapter->options;
+    o.lenient |= s->lenient;
+    if (s->modules_to_save && !repeated(j, i, 1)) append(j->ctx, &saved, ",", s->modules_to_save);
+  }
+  o.name = j->options->name, o.spec = spec, o.targets = targets, o.modules_to_save = saved;
+  o.overrides = NULL, o.noverrides = 0;
+  if (!narrowed) o.exclude = o.layers_pattern = NULL, o.nlayers = 0;
+  if (!lk_error(j->ctx, NULL)) attach_inactive(j->model, &o);
+  lk_free(j->ctx, saved);
+  lk_free(j->ctx, spec);
+  lk_free(j->ctx, targets);
+  return lk_error(j->ctx, NULL);
+}
+
+static void write_values(lk_param *p, const double *values) {
+  for (int64_t i = 0, n = lk_param_count(p); i < n; i++) lk_view_set(&p->value, i, values[i]);
+  lk_param_touch(p);
+}
+
+void lk_combine_fill(const lk_combine_job *j, const lk_combined *list) {
+  lk_adapter *a = lk_adapter_find(j->model, j->options->name);
+  for (; list; list = list->next) {
+    const lk_at *at = lk_combine_lora(list->site, a);
+    assert(at);
+    write_values(at->params, list->A);
+    write_values(at->params->next, list->B);
+  }
+  for (lk_param *p = a->stand_ins; p; p = p->next)
+    for (int i = 0; i < j->n; i++)
+      for (const lk_param *q = j->sources[i].adapter->stand_ins; q; q = q->next)
+        if (q->owner == p->owner) {
+          lk_view_copy(&p->value, &q->value);
+          lk_param_touch(p);
+        }
+}
