@@ -22,7 +22,7 @@ typedef struct settings {
   run_source source;
   const char *model, *out, *predict, *shapes;
   int64_t seed, threads;
-  int merge, eval, count, dry_run, json, list_adapters, version;
+  int merge, as_lora, eval, count, dry_run, json, list_adapters, version;
   int stopped; /* by a signal, before the end */
 } settings;
 
@@ -41,6 +41,7 @@ static const option output_options[] = {
     {"save-every", OPTION_INT, PLACE(run.save_every), 0, 1e9, "N", "steps between checkpoints; 0: after every epoch"},
     {"resume", OPTION_FLAG, PLACE(run.resume), 0, 0, NULL, "go on from the checkpoint in --out"},
     {"merge", OPTION_FLAG, PLACE(merge), 0, 0, NULL, "also write the merged model to DIR/merged"},
+    {"as-lora", OPTION_FLAG, PLACE(as_lora), 0, 0, NULL, "also write the adapter as a plain LoRA for PEFT to DIR/lora"},
     {"predict", OPTION_TEXT, PLACE(predict), 0, 0, "FILE",
      "write index, prediction and probability of each test image"},
     {"json", OPTION_FLAG, PLACE(json), 0, 0, NULL, "results as one JSON object"},
@@ -134,6 +135,7 @@ static lk_status print_json(lk_ctx *ctx, const settings *s, const report *r) {
   put_real(ctx, j, "peak_mb", (double)s->run.memory->peak / 1e6);
   put_real(ctx, j, "peak_rss_mb", memory_peak_rss_mb());
   if (s->merge) put_real(ctx, j, "merge_max_relative_change", r->merge.max_relative_change);
+  if (r->train.notes) lk_json_set_string(ctx, j, "notes", r->train.notes);
   lk_json_set_int(ctx, j, "seed", s->seed);
   lk_json_set_int(ctx, j, "threads", lk_threads(ctx));
   return print_line(ctx, j);
@@ -149,6 +151,8 @@ static void print_text(const settings *s, const report *r) {
     printf("%-11s step %lld of %lld (by validation)\n", "kept", (long long)r->train.best_step,
            (long long)r->train.steps);
   if (r->train.nlosses) printf("%-11s %.3g ms\n", "step", r->train.step_ms);
+  for (const char *line = r->train.notes; line && *line; line += strcspn(line, "\n"), line += *line == '\n')
+    printf("%-11s %.*s\n", "adapter", (int)strcspn(line, "\n"), line);
   printf("%-11s %.1f MB, all of the process %.1f MB\n", "memory", (double)s->run.memory->peak / 1e6,
          memory_peak_rss_mb());
   if (s->merge)

@@ -25,6 +25,7 @@ program_sources = \
   %D%/run_judge.c \
   %D%/run_method.c \
   %D%/run_model.c \
+  %D%/run_procedure.c \
   %D%/run_resume.c
 AM_CPPFLAGS += -DLK_VERSION='"$(PACKAGE_VERSION)"'
 %C%_finetune_SOURCES = %D%/finetune.c $(program_sources)
@@ -36,6 +37,7 @@ example_headers = \
   %D%/memory.h \
   %D%/options.h \
   %D%/run.h \
+  %D%/run_procedure.h \
   %D%/run_resume.h
 EXTRA_DIST += $(example_headers)
 

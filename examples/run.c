@@ -1,6 +1,7 @@
 /* run.c: the training loop of an image classifier: the best parameters at its end, checkpoints on its way. */
 #include "run.h"
 
+#include "run_procedure.h"
 #include "run_resume.h"
 
 #include <errno.h>
@@ -80,6 +81,7 @@ static double train_part(run *r, const lk_batch *b, int64_t from, int64_t n) {
   lk_train(t, (uint64_t)r->at.step, (uint64_t)from);
   lk_tensor logits = lk_vit_forward(r->m->vit, t, images_of(t, b, from, n));
   lk_tensor loss = lk_cross_entropy(t, logits, labels_of(t, b, from, n), -100, r->o->smoothing);
+  loss = lk_plus(t, loss, lk_adapter_loss(r->m->model, t));
   loss = lk_scale(t, loss, (double)n / (double)b->n);
   lk_backward(t, loss);
   return lk_item(t, loss);
@@ -208,6 +210,7 @@ static void make_optimiser(run *r) {
   if (r->optim && r->o->loraplus > 0) lk_optim_loraplus(r->optim, r->o->loraplus, 1e-6);
   lk_free(r->ctx, trained);
   int64_t total = r->o->epochs * lk_loader_steps(r->loader);
+  if (r->optim && !lk_adapter_follow(r->m->model, r->optim)) lk_adapter_plan(r->m->model, total);
   r->schedule =
       (lk_schedule){(lk_schedule_kind)r->o->schedule, o.lr, (int64_t)(r->o->warmup * (double)total), total, 0};
 }
@@ -234,15 +237,19 @@ static lk_status resume(run *r) {
   return run_cut_metrics(r->ctx, r->metrics_file, r->at.step);
 }
 
-static lk_status open_files(run *r) {
+static lk_status name_files(run *r) {
   const char *d = r->o->directory;
   if (!d || lk_make_dirs(r->ctx, d)) return lk_error(r->ctx, NULL);
   r->note = run_note(r->ctx, r->o, r->data->train);
   r->checkpoint = lk_sprintf(r->ctx, "%s/checkpoint.safetensors", d);
   r->best_file = lk_sprintf(r->ctx, "%s/best.safetensors", d);
   r->metrics_file = lk_sprintf(r->ctx, "%s/metrics.jsonl", d);
-  if (lk_error(r->ctx, NULL)) return lk_error(r->ctx, NULL);
-  int go_on = r->o->resume && lk_file_exists(r->checkpoint);
+  return lk_error(r->ctx, NULL);
+}
+
+static lk_status open_files(run *r) {
+  if (!r->checkpoint) return LK_OK;
+  int go_on = run_resumes(r->ctx, r->o);
   if (r->o->resume && !go_on) lk_warn(r->ctx, "there is no %s: the run begins at its first step", r->checkpoint);
   if (go_on ? resume(r) : remove_file(r, r->checkpoint) || remove_file(r, r->best_file)) return lk_error(r->ctx, NULL);
   r->metrics = lk_metrics_open(r->ctx, r->metrics_file, go_on);
@@ -255,6 +262,8 @@ static lk_status begin(run *r) {
   r->result->trainable = lk_trainable_count(r->m->model);
   r->result->parameters = lk_parameter_count(r->m->model);
   r->tape = lk_tape_new(r->ctx);
+  if (name_files(r)) return lk_error(r->ctx, NULL);
+  if (run_resumes(r->ctx, r->o)) lk_checkpoint_load_structure(r->m->model, r->checkpoint);
   make_loader(r);
   if (!lk_error(r->ctx, NULL)) make_optimiser(r);
   if (!lk_error(r->ctx, NULL) && validation && validation->count) r->best = lk_snapshot_new(r->m->model);
@@ -293,7 +302,7 @@ static void release(run *r) {
   lk_free(r->ctx, r->times);
 }
 
-lk_status run_train(run_model *m, const run_data *data, const run_options *o, run_result *result) {
+lk_status run_loop(run_model *m, const run_data *data, const run_options *o, run_result *result) {
   run r = {.m = m, .ctx = m->ctx, .data = data, .o = o, .result = result};
   double start = now_ms();
   *result = (run_result){0};
@@ -311,9 +320,4 @@ lk_status run_train(run_model *m, const run_data *data, const run_options *o, ru
   result->peak_mb = o->memory ? (double)o->memory->peak / 1e6 : NAN;
   release(&r);
   return lk_error(m->ctx, NULL);
-}
-
-void run_result_free(lk_ctx *ctx, run_result *result) {
-  lk_free(ctx, result->losses);
-  *result = (run_result){0};
 }

@@ -79,6 +79,12 @@ typedef struct run_options {
   double loraplus; /* ratio of LoRA+; 0: off */
   int schedule;    /* lk_schedule_kind */
   int recompute;   /* lk_vit_recompute */
+  /* lora_drop: train on a sample first, to see which layers matter */
+  double sample;       /* part of the training images */
+  int64_t warm_epochs; /* passes over them */
+  /* adapters with choices (glora supernet): search the best structure on validation images after training */
+  int64_t population, generations;
+  int64_t parameter_limit; /* trained parameters of the structure at most; 0: any */
   /* where to */
   FILE *progress;                    /* NULL: silent */
   const char *label;                 /* of the progress line; NULL: "train" */
@@ -124,9 +130,10 @@ typedef struct run_result {
   double seconds;                /* all of run_train */
   double step_mb, peak_mb; /* values and gradients of a step; everything that the context took (NaN: not counted) */
   int stopped;             /* by options.stop */
+  char *notes;             /* what the adapter has to tell, in lines; "" or NULL: nothing */
 } run_result;
 
-/* Trains what requires gradients now.  A run that was stopped and resumed gives the same bits as one that was not. */
+/* Trains what requires gradients now; before that, or after it, what the adapter asks for (run_procedure.c).  A run that was stopped and resumed gives the same bits as one that was not. */
 lk_status run_train(run_model *m, const run_data *data, const run_options *o, run_result *result);
 void run_result_free(lk_ctx *ctx, run_result *result);
 

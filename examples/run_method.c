@@ -38,6 +38,13 @@ const option run_training_options[] = {
     {"loraplus", OPTION_REAL, PLACE(loraplus), 0, 1e6, "X", "LoRA+: learning rate of B over that of A; 0: off"},
     {"recompute", OPTION_WORD, PLACE(recompute), 0, 0, "none|parts|blocks",
      "compute again in backward instead of keeping"},
+    {"sample", OPTION_REAL, PLACE(sample), 1e-6, 1, "X",
+     "lora_drop: part of the training images that tells what matters"},
+    {"warm-epochs", OPTION_INT, PLACE(warm_epochs), 1, 1e6, "N", "lora_drop: passes over that part"},
+    {"population", OPTION_INT, PLACE(population), 1, 1e5, "N", "structure search: candidates of a generation"},
+    {"generations", OPTION_INT, PLACE(generations), 1, 1e5, "N", "structure search: generations"},
+    {"parameter-limit", OPTION_INT, PLACE(parameter_limit), 0, 1e12, "N",
+     "structure search: trained parameters of the adapter at most; 0: any number"},
     {0}};
 
 run_options run_defaults(void) {
@@ -48,7 +55,11 @@ run_options run_defaults(void) {
                        .warmup = .1,
                        .weight_decay = .01,
                        .clip = 1,
-                       .augment = 1};
+                       .augment = 1,
+                       .sample = .1,
+                       .warm_epochs = 3,
+                       .population = 20,
+                       .generations = 6};
 }
 
 const char *run_method_name(const run_options *o) {

@@ -19,12 +19,19 @@ char *run_note(lk_ctx *ctx, const run_options *o, const lk_dataset *train) {
                     "method=%s; targets=%s; exclude=%s; layers=%s; rank-pattern=%s; alpha-pattern=%s; "
                     "modules-to-save=%s; bias=%d; epochs=%lld; batch=%lld; accumulate=%lld; lr=%.17g; schedule=%d; "
                     "warmup=%.17g; weight-decay=%.17g; clip=%.17g; smoothing=%.17g; augment=%.17g; loraplus=%.17g; "
-                    "images=%lld with checksum %016llx",
+                    "sample=%.17g; warm-epochs=%lld; images=%lld with checksum %016llx",
                     run_method_name(o), text(o->targets), text(o->exclude), text(o->layers), text(o->rank_pattern),
                     text(o->alpha_pattern), text(o->modules_to_save), o->bias, (long long)o->epochs,
                     (long long)o->batch, (long long)o->accumulate, run_lr(o), o->schedule, o->warmup, o->weight_decay,
-                    o->clip, o->smoothing, o->augment, o->loraplus, (long long)train->count,
-                    (unsigned long long)fingerprint(train));
+                    o->clip, o->smoothing, o->augment, o->loraplus, o->sample, (long long)o->warm_epochs,
+                    (long long)train->count, (unsigned long long)fingerprint(train));
+}
+
+int run_resumes(lk_ctx *ctx, const run_options *o) {
+  char *path = o->resume && o->directory ? lk_sprintf(ctx, "%s/checkpoint.safetensors", o->directory) : NULL;
+  int there = path && lk_file_exists(path);
+  lk_free(ctx, path);
+  return there;
 }
 
 lk_status run_check_note(lk_ctx *ctx, const char *checkpoint, const char *note) {

@@ -2,6 +2,7 @@
 include_HEADERS = \
   %D%/lorikeet.h
 pkginclude_HEADERS = \
+  %D%/lorikeet/adalora.h \
   %D%/lorikeet/adapter.h \
   %D%/lorikeet/attention.h \
   %D%/lorikeet/checkpoint.h \
@@ -15,6 +16,7 @@ pkginclude_HEADERS = \
   %D%/lorikeet/json.h \
   %D%/lorikeet/layers.h \
   %D%/lorikeet/linalg.h \
+  %D%/lorikeet/mixture.h \
   %D%/lorikeet/module.h \
   %D%/lorikeet/op.h \
   %D%/lorikeet/optim.h \

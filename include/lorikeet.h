@@ -7,10 +7,13 @@
  *   file.h safetensors.h json.h idx.h  files
  *   module.h layers.h vit.h            modules, layers, models
  *   adapter.h combine.h                adapters: attach, merge, save; one from several
+ *   mixture.h                          mixtures of experts: router, balance loss, dispatch
+ *   adalora.h                          rank allocation under a budget
  *   search.h                           evolutionary search over structures
  *   data.h train.h checkpoint.h svg.h  data, progress, metrics, checkpoints, pictures */
 #ifndef LORIKEET_H
 #define LORIKEET_H
+#include <lorikeet/adalora.h>
 #include <lorikeet/adapter.h>
 #include <lorikeet/attention.h>
 #include <lorikeet/checkpoint.h>
@@ -23,6 +26,7 @@
 #include <lorikeet/json.h>
 #include <lorikeet/layers.h>
 #include <lorikeet/linalg.h>
+#include <lorikeet/mixture.h>
 #include <lorikeet/module.h>
 #include <lorikeet/op.h>
 #include <lorikeet/ops.h>

@@ -183,3 +183,8 @@ lk_status lk_backward(lk_tape *t, lk_tensor loss) {
     return lk_fail(t->ctx, LK_ESHAPE, "backward: the loss has shape %s, not one element", lk_view_format(&n->v, shape));
   return lk_backward_from(t, loss, n->v.dtype == LK_F64 ? (const void *)&one : (const void *)&onef);
 }
+
+int lk_is_spent(lk_tape *t, lk_tensor x) {
+  const lk_node *n = t && !t->ctx->status ? lk_node_get(t, x, "is_spent", 0) : NULL;
+  return n && n->done;
+}

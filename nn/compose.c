@@ -37,19 +37,23 @@ lk_tensor lk_plus(lk_tape *t, lk_tensor y, lk_tensor d) {
   return lk_is_nil(d) ? y : lk_add(t, y, d);
 }
 
-static int has_twin(const lk_at *a) { return a->method->cls->delta || a->method->cls->output; }
+/* Can it do without forming its weight in this pass? */
+static int has_twin(const lk_at *a, const lk_tape *t) {
+  const lk_adapter_class *k = a->method->cls;
+  return (k->delta || k->output) && (!k->twin || k->twin(a, t));
+}
 
 /* The last adapter that can only change the weight, or NULL. */
-static lk_at *last_weight(lk_at *a) {
+static lk_at *last_weight(lk_at *a, const lk_tape *t) {
   lk_at *last = NULL;
   for (; a; a = a->next)
-    if (!has_twin(a)) last = a;
+    if (!has_twin(a, t)) last = a;
   return last;
 }
 
-static int only_deltas(const lk_at *a) {
+static int only_deltas(const lk_at *a, const lk_tape *t) {
   for (; a; a = a->next)
-    if (!a->method->cls->delta || a->method->cls->output) return 0;
+    if (!has_twin(a, t) || a->method->cls->output) return 0;
   return 1;
 }
 
@@ -103,7 +107,7 @@ static lk_tensor continue_chain(lk_at *a, lk_tape *t, lk_tensor x, lk_tensor y) 
 /* What one chain makes of x, base included. */
 static lk_tensor chain_output(lk_at *chain, lk_tape *t, lk_tensor x) {
   lk_site *s = chain->site;
-  lk_at *last = last_weight(chain), *rest = chain;
+  lk_at *last = last_weight(chain, t), *rest = chain;
   lk_tensor W = lk_site_weight(s, t), b = lk_site_bias(s, t);
   if (last) {
     if (fold(chain, last, t, &W, &b)) return lk_nil();
@@ -114,7 +118,7 @@ static lk_tensor chain_output(lk_at *chain, lk_tape *t, lk_tensor x) {
 
 lk_tensor lk_chain_delta(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor y) {
   if (!chain) return y;
-  if (only_deltas(chain)) return continue_chain(chain, t, x, y);
+  if (only_deltas(chain, t)) return continue_chain(chain, t, x, y);
   lk_tensor d = lk_sub(t, chain_output(chain, t, x), plain(chain->site, t, x));
   return lk_plus(t, y, d);
 }

@@ -21,12 +21,14 @@ nn_sources = \
   %D%/search.c \
   %D%/search_file.c \
   %D%/search.h \
+  %D%/similarity.c \
   %D%/site.c \
   %D%/spec.c \
   %D%/weights.c \
   %D%/model.h
 
 layer_sources = \
+  %D%/layers/activation.c \
   %D%/layers/attention.c \
   %D%/layers/conv2d.c \
   %D%/layers/embedding.c \
@@ -72,14 +74,27 @@ train_sources = \
   %D%/train/text.h
 
 adapter_sources = \
+  %D%/adapters/adalora.c \
   %D%/adapters/bias.c \
   %D%/adapters/dropout.c \
+  %D%/adapters/glora.c \
+  %D%/adapters/ia3.c \
   %D%/adapters/lora.c \
   %D%/adapters/lora_drop.c \
-  %D%/adapters/magnitude.c
+  %D%/adapters/magnitude.c \
+  %D%/adapters/malora.c \
+  %D%/adapters/mixture.c \
+  %D%/adapters/mlae.c \
+  %D%/adapters/molora.c \
+  %D%/adapters/neat.c
 
 # Code that several adapters share.
-adapter_helpers =
+adapter_helpers = \
+  %D%/adapters/budget.c \
+  %D%/adapters/dispatch.c \
+  %D%/adapters/glora.h \
+  %D%/adapters/glora_structure.c \
+  %D%/adapters/router.c
 
 libnn_la_SOURCES = $(nn_sources) $(layer_sources) $(model_sources) $(peft_sources) $(data_sources) $(train_sources) \
   $(adapter_sources) $(adapter_helpers)

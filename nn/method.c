@@ -193,6 +193,33 @@ lk_status lk_adapter_follow(lk_model *model, lk_optim *opt) {
   return lk_optim_on_step(opt, before_step, after_step, &k->f);
 }
 
+lk_status lk_adapter_plan(lk_model *model, int64_t steps) {
+  lk_ctx *c = lk_model_ctx(model);
+  for (size_t i = 0; model && i < model->nactive; i++) {
+    lk_adapter *a = model->active[i];
+    for (lk_method *m = a->chain; m && !lk_error(c, NULL); m = lk_method_walk(a->chain, m))
+      if (m->cls->plan && a->trainable) m->cls->plan(m, steps);
+  }
+  return lk_error(c, NULL);
+}
+
+/* Is the name one of "importance, select"? */
+static int is_listed(const char *list, const char *name) {
+  size_t n = strlen(name);
+  for (const char *s = list; s && *s; s += strcspn(s, ","), s += strspn(s, ", "))
+    if (strcspn(s, ",") == n && !strncmp(s, name, n)) return 1;
+  return 0;
+}
+
+int lk_adapter_has_phase(lk_model *model, const char *name) {
+  for (size_t i = 0; model && i < model->nactive; i++) {
+    lk_adapter *a = model->active[i];
+    for (lk_method *m = a->chain; m; m = lk_method_walk(a->chain, m))
+      if (is_listed(m->cls->phases, name)) return 1;
+  }
+  return 0;
+}
+
 lk_status lk_adapter_phase(lk_model *model, const char *name) {
   char known[200] = "";
   int found = 0;

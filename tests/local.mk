@@ -43,6 +43,8 @@ reference_sources = \
   %D%/methods/golden.h \
   %D%/methods/layer.c \
   %D%/methods/lora.c \
+  %D%/methods/neat.c \
+  %D%/methods/mlae.c \
   %D%/methods/lora_drop.c \
   %D%/methods/search.c
 %C%_reference_SOURCES = %D%/reference.c $(reference_sources)

@@ -176,6 +176,7 @@ START_TEST(test_clones_run_out_of_attempts) {
   lk_search_options o = small();
   o.mutation_prob = 0;
   o.select = 1;
+  o.max_random_attempts = 60; /* fewer than mutation and crossover waste */
   lk_search *s = make(ctx, &o);
   run(s);
   for (int i = 1; i < lk_search_phases(s); i++) {
@@ -234,16 +235,21 @@ END_TEST
 /* ---- where it ends ---- */
 
 START_TEST(test_small_space_ends) {
-  lk_search_options o = small();
-  o.cost_max = o.cost_min = 0;
-  lk_search *s = lk_search_new(ctx, 2, (int[]){3, 2}, NULL, NULL, &o);
+  lk_search_options o = lk_search_defaults();
+  o.population = 200;
+  lk_search *s = lk_search_new(ctx, 3, (int[]){4, 5, 6}, NULL, NULL, &o);
+  int times[120] = {0};
   double fitness;
-  ck_assert_int_eq(lk_search_most(s), 6);
-  for (const int *g; (g = lk_search_ask(s));) lk_search_tell(s, g[0] * 10 + g[1]);
-  ck_assert(lk_search_finished(s) && lk_search_evaluated(s) == 6 && !lk_warning_count(ctx));
-  ck_assert_int_eq(lk_search_hall(s, NULL), 6);
+  ck_assert_int_eq(lk_search_most(s), 120);
+  for (const int *g; (g = lk_search_ask(s));) {
+    int i = (g[0] * 5 + g[1]) * 6 + g[2];
+    ck_assert_int_eq(times[i]++, 0);
+    lk_search_tell(s, i);
+  }
+  ck_assert(lk_search_finished(s) && lk_search_evaluated(s) == 120 && !lk_warning_count(ctx));
+  ck_assert_int_eq(lk_search_hall(s, NULL), 50);
   lk_search_best(s, &fitness, NULL);
-  ck_assert_double_eq(fitness, 21);
+  ck_assert_double_eq(fitness, 119);
   lk_search_free(s);
 }
 END_TEST
@@ -257,6 +263,19 @@ START_TEST(test_unreachable_limits) {
   expect(LK_EARG, "500 random candidates in a row were refused; in this phase 0 were evaluated before, 0 cost more "
                   "than 200, 500 less than 100");
   ck_assert_ptr_null(lk_search_best(s, NULL, NULL));
+  lk_search_free(s);
+}
+END_TEST
+
+/* It is refusals in a row that count, not all of them. */
+START_TEST(test_rare_within_limits) {
+  lk_search_options o = small();
+  o.cost_max = 3;
+  o.max_random_attempts = 120;
+  lk_search *s = make(ctx, &o);
+  for (int i = 0; i < 8; i++) lk_search_tell(s, coarse(lk_search_ask(s)));
+  ck_assert_int_gt(lk_search_phase_at(s, 0).over + lk_search_phase_at(s, 0).under, 120);
+  ck_assert(!lk_error(ctx, NULL) && !lk_warning_count(ctx));
   lk_search_free(s);
 }
 END_TEST
@@ -284,6 +303,8 @@ static double too_large(void *arg) {
   (void)arg;
   return 1;
 }
+
+static double large_at_first(void *arg) { return ++*(int *)arg == 1 ? 1.5 : 0.5; }
 
 static int64_t negative(void *arg, const int *g) {
   (void)arg;
@@ -349,6 +370,15 @@ START_TEST(test_refused_calls) {
   ck_assert_ptr_null(lk_search_ask(s));
   expect(LK_EARG, "the random source gave 1; it must stay in [0, 1)");
   lk_search_free(s);
+  int calls = 0;
+  o.unit = large_at_first;
+  o.arg = &calls;
+  s = make(ctx, &o);
+  ck_assert_ptr_null(lk_search_ask(s));
+  expect(LK_EARG, "the random source gave 1.5");
+  ck_assert_ptr_nonnull(lk_search_ask(s)); /* of a new batch */
+  ck_assert_int_eq(calls, 2 * 10 * GENES);
+  lk_search_free(s);
   o.unit = NULL;
   s = lk_search_new(ctx, GENES, choices, negative, NULL, &o);
   ck_assert_ptr_null(lk_search_ask(s));
@@ -371,6 +401,7 @@ int main(void) {
   tcase_add_test(tcase, test_winner_beats_random);
   tcase_add_test(tcase, test_small_space_ends);
   tcase_add_test(tcase, test_unreachable_limits);
+  tcase_add_test(tcase, test_rare_within_limits);
   tcase_add_test(tcase, test_few_within_limits);
   tcase_add_test(tcase, test_refused_options);
   tcase_add_test(tcase, test_refused_calls);

@@ -103,14 +103,18 @@ START_TEST(test_other_searches_are_refused) {
 }
 END_TEST
 
-/* The file `half` with one tensor changed by `change`, or left out (NULL), is refused with these words. */
+/* The file `half` with one tensor changed by `change`, or left out (NULL), or a metadata value that is 7, or a tensor
+ * `extra` too many, is refused with these words. */
 static void altered(const char *name, void (*change)(lk_view *v), const char *words) {
   lk_named_view tensors[10];
   lk_metadata pairs[20];
   size_t n = 0, m = 0;
   lk_safetensors *f = lk_safetensors_open(ctx, "half");
   unsigned char copy[4096];
-  for (; m < lk_safetensors_metadata_count(f); m++) pairs[m] = lk_safetensors_metadata_at(f, m);
+  for (; m < lk_safetensors_metadata_count(f); m++) {
+    pairs[m] = lk_safetensors_metadata_at(f, m);
+    if (!strcmp(pairs[m].key, name)) pairs[m].value = "7";
+  }
   for (size_t i = 0; i < lk_safetensors_count(f); i++) {
     const lk_stored *t = lk_safetensors_at(f, i);
     int it = !strcmp(t->name, name);
@@ -124,6 +128,7 @@ static void altered(const char *name, void (*change)(lk_view *v), const char *wo
     }
     tensors[n++] = (lk_named_view){t->name, v};
   }
+  if (!strcmp(name, "extra")) tensors[n] = tensors[0], tensors[n++].name = name;
   ck_assert_int_eq(lk_safetensors_write(ctx, "altered", tensors, n, pairs, m), LK_OK);
   lk_safetensors_close(f);
   lk_search_options o = small();
@@ -152,6 +157,10 @@ START_TEST(test_altered_files_are_refused) {
   for (int i = 0; i < 6; i++) altered(names[i], flatten, names[i]);
   for (int i = 3; i < 6; i++) altered(names[i], raise_last, names[i]);
   for (int i = 3; i < 6; i++) altered(names[i], cut, names[i]);
+  altered("extra", NULL, "tensors that no search writes");
+  altered("draws", NULL, "its draws is 7, not ");
+  altered("state", NULL, "its state is 7, not asked");
+  altered("format", NULL, "its format is 7, not lorikeet-search-1");
   altered("choices", lower_first, "gene 0 has -1 choices, not 3");
   altered("genomes", lower_first, "its candidate 0 is not the one");
   altered("genomes", raise_last, "its genomes [83]"); /* the one that was asked for */

@@ -113,6 +113,8 @@ typedef struct lk_adapter_class {
   lk_tensor (*delta)(lk_at *, lk_tape *, lk_tensor x, lk_tensor y);
   /* y' from y */
   lk_tensor (*output)(lk_at *, lk_tape *, lk_tensor x, lk_tensor y);
+  /* With `weight` too: may delta and output stand for it in this pass?  NULL: always. */
+  int (*twin)(const lk_at *, const lk_tape *);
   /* A term of the loss (one element) from parameters and from what this pass noted (lk_noted); nil: none. */
   lk_tensor (*loss)(lk_method *, lk_tape *);
   /* The weight's change as an exact product B A, A [r, in], B [out, r]: makes the adapter a plain LoRA. */
@@ -121,6 +123,8 @@ typedef struct lk_adapter_class {
   /* -- while training -- */
   /* After the optimiser's update number `step` (0, 1, ...), before gradients are cleared: see lk_adapter_follow. */
   lk_status (*stepped)(lk_method *, int64_t step);
+  /* Training will take so many steps (see lk_adapter_plan). */
+  lk_status (*plan)(lk_method *, int64_t steps);
   /* The program enters a phase of training: 1, or 0 if the method has none of this name; see lk_adapter_phase. */
   int (*phase)(lk_method *, const char *name);
   const char *phases; /* their names, "importance, select", for messages */
@@ -293,11 +297,22 @@ LK_API lk_tensor lk_adapter_loss(lk_model *model, lk_tape *t);
 /* Has the model's adapters follow an optimiser: after every lk_step their `stepped` runs (AdaLoRA's budget), and lk_step
  * refuses when adapters have terms of the loss that nobody asked for.  To be called for each new optimiser. */
 LK_API lk_status lk_adapter_follow(lk_model *model, lk_optim *opt);
+/* Tells the active adapters how many steps training will take (AdaLoRA's total, unless its options say it). */
+LK_API lk_status lk_adapter_plan(lk_model *model, int64_t steps);
+/* Has an active adapter a phase of this name? */
+LK_API int lk_adapter_has_phase(lk_model *model, const char *name);
 /* Tells the active adapters that a phase begins ("importance" of lora_drop); LK_EARG, naming those there are, if no
  * adapter has it. */
 LK_API lk_status lk_adapter_phase(lk_model *model, const char *name);
 /* What an adapter's methods have to tell, a line each, "" if nothing; the caller's (lk_free).  NULL on error. */
 LK_API char *lk_adapter_notes(lk_model *model, const char *name);
+/* Cosines [r, r], row-major, between the rank-one terms b_k a_k^T of the weight's change at a site, as flattened matrices:
+ * are the experts of MLAE different ones?  0 where a term is zero.  For classes with `factors`.  The caller's (lk_free);
+ * NULL on error, and with *r = 0 where nothing is changed. */
+LK_API double *lk_at_cosines(lk_at *at, int64_t *r);
+/* The mean of |cosine| over the pairs of terms, averaged over the method's sites that have two terms or more; their number
+ * into *sites.  0 without any. */
+LK_API double lk_method_similarity(lk_method *m, int *sites);
 
 /* ---- structure search ---- */
 

@@ -31,6 +31,10 @@ LK_API lk_status lk_checkpoint_save(lk_model *model, const lk_optim *opt, const 
 LK_API lk_status lk_checkpoint_load(lk_model *model, lk_optim *opt, lk_progress *progress, const char *note,
                                     const char *path);
 
+/* Reads only what decides which parameters there are (LoRA-drop's kept layers, a chosen structure), so that an optimiser
+ * over them can be made before lk_checkpoint_load.  Where no adapter has such a thing nothing is done. */
+LK_API lk_status lk_checkpoint_load_structure(lk_model *model, const char *path);
+
 /* A copy in memory of what trains now, for going back to the best step. */
 typedef struct lk_snapshot lk_snapshot;
 LK_API lk_snapshot *lk_snapshot_new(lk_model *model); /* takes the first copy */

@@ -59,6 +59,8 @@ LK_API lk_dtype lk_dtype_of(lk_tape *t, lk_tensor x);
 LK_API lk_status lk_backward(lk_tape *t, lk_tensor loss);
 /* The same from any value, with its cotangent (row-major, the value's shape and dtype). */
 LK_API lk_status lk_backward_from(lk_tape *t, lk_tensor y, const void *gy);
+/* Has a backward gone through the op that made x?  A loss made of x again could not pass it. */
+LK_API int lk_is_spent(lk_tape *t, lk_tensor x);
 
 /* ---- scopes ---- */
 enum { LK_SCOPE_RECOMPUTE = 1 }; /* keep nothing inside; replay the segment in backward */

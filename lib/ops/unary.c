@@ -121,4 +121,6 @@ LK_UNARY(gelu_fast,  (R)0.5 * x * (1 + GELU_TANH(x, K_FAST)),  GELU_TANH_SLOPE(x
 LK_UNARY(gelu_10,    AT_MOST_10(x * PHI(x)),                   x * PHI(x) > 10 ? 0 : OF(gelu_slope, x)(x), X, -4, 14)
 /* y = x / (1 + exp(-1.702 x)), the approximation of gelu in CLIP. */
 LK_UNARY(gelu_quick, x * SIGMOID((R)1.702 * x),                SWISH_SLOPE(x, (R)1.702),        X, -4, 4)
+/* The standard normal distribution function, Phi(x) = (1 + erf(x / sqrt 2)) / 2. */
+LK_UNARY(normal_cdf, PHI(x),                                   (R)0.39894228040143267794 * REXP((R)-0.5 * x * x), X, -4, 4)
 /* clang-format on */

@@ -230,6 +230,18 @@ static lk_status weight(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b) {
   return lk_error(lk_at_ctx(at), NULL);
 }
 
+/* At a convolution A is [r, in k0 k1]. */
+static lk_status exact_factors(lk_at *at, lk_tape *t, lk_tensor *A, lk_tensor *B) {
+  state *m = at->st;
+  if (groups(at->site) > 1) return no_weight(at);
+  if (m->c)
+    return lk_fail(lk_at_ctx(at), LK_EARG, "lora: with bias=1, as at %s, the change is more than a product B A",
+                   lk_at_path(at));
+  *A = lk_flatten(t, lk_use(t, m->A), 1, -1);
+  *B = lk_scale(t, lk_flatten(t, lk_use(t, m->B), 1, -1), m->s);
+  return lk_error(lk_at_ctx(at), NULL);
+}
+
 const lk_adapter_class lk_adapter_lora = {.name = "lora",
                                           .summary = "low-rank update B A of the weight",
                                           .cite = "arXiv 2106.09685",
@@ -241,4 +253,5 @@ const lk_adapter_class lk_adapter_lora = {.name = "lora",
                                           .check = check,
                                           .attach = attach,
                                           .weight = weight,
-                                          .delta = delta};
+                                          .delta = delta,
+                                          .factors = exact_factors};

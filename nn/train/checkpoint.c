@@ -196,7 +196,8 @@ static lk_status load_rest(lk_safetensors *f, lk_model *model, lk_optim *opt, co
   return lk_error(c, NULL);
 }
 
-static lk_status load(lk_safetensors *f, lk_model *model, lk_optim *opt, complaints *k, const char *path) {
+/* The buffers first; then, if `rest`, everything else.  When that does not fit, the buffers are put back. */
+static lk_status load(lk_safetensors *f, lk_model *model, lk_optim *opt, complaints *k, const char *path, int rest) {
   tensors s = collect(model, NULL);
   lk_param **buffers = lk_alloc_array(s.ctx, s.n + 1, sizeof *buffers);
   lk_view *values = lk_alloc_array(s.ctx, s.n + 1, sizeof *values);
@@ -204,7 +205,7 @@ static lk_status load(lk_safetensors *f, lk_model *model, lk_optim *opt, complai
   if (buffers && values && !k->n) n = stored_buffers(f, &s, buffers, values);
   if (!lk_error(s.ctx, NULL)) {
     lk_status status = swap_buffers(model, buffers, values, n);
-    if (!status) status = load_rest(f, model, opt, k, path);
+    if (!status && rest) status = load_rest(f, model, opt, k, path);
     if (status) swap_buffers(model, buffers, values, n);
   }
   for (size_t i = 0; i < n; i++) lk_free(s.ctx, values[i].p);
@@ -212,6 +213,14 @@ static lk_status load(lk_safetensors *f, lk_model *model, lk_optim *opt, complai
   lk_free(s.ctx, values);
   free_tensors(&s);
   return lk_error(s.ctx, NULL);
+}
+
+lk_status lk_checkpoint_load_structure(lk_model *model, const char *path) {
+  complaints k = {.n = 0};
+  lk_safetensors *f = lk_safetensors_open(lk_model_ctx(model), path);
+  if (f) load(f, model, NULL, &k, path, 0);
+  lk_safetensors_close(f);
+  return lk_error(lk_model_ctx(model), NULL);
 }
 
 lk_status lk_checkpoint_load(lk_model *model, lk_optim *opt, lk_progress *progress, const char *note,
@@ -226,7 +235,7 @@ lk_status lk_checkpoint_load(lk_model *model, lk_optim *opt, lk_progress *progre
   check_text(f, "seed", seed, &k);
   check_text(f, "note", note ? note : "", &k);
   lk_progress p = read_progress(f, &k);
-  if (!load(f, model, opt, &k, path)) *progress = p;
+  if (!load(f, model, opt, &k, path, 1)) *progress = p;
   lk_safetensors_close(f);
   return lk_error(c, NULL);
 }

@@ -35,6 +35,8 @@ typedef struct golden_method {
 
 extern const golden_method golden_glora;
 extern const golden_method golden_lora;
+extern const golden_method golden_neat;
+extern const golden_method golden_mlae;
 extern const golden_method golden_lora_drop;
 
 /* ---- case.c: what a file holds ---- */
