@@ -1,4 +1,5 @@
 /* apply.c: running an operator and recording it. */
+#include "half.h"
 #include "internal.h"
 
 #include <stdarg.h>
@@ -178,7 +179,9 @@ static int check_types(lk_call *c) {
     if (*kind == 'i' && !lk_dtype_is_index(d))
       return lk_op_fail(c, LK_EDTYPE, "x%d is %s, not an index (i64 or i32)", i, lk_dtype_name(d));
     if (*kind == 'm' && d != LK_U8) return lk_op_fail(c, LK_EDTYPE, "x%d is %s, not a mask (u8)", i, lk_dtype_name(d));
-    if (*kind != 'r') continue;
+    if (*kind == 'w' && !lk_dtype_is_real(d) && !lk_dtype_is_half(d))
+      return lk_op_fail(c, LK_EDTYPE, "x%d is %s, not f32, f64, bf16 or f16", i, lk_dtype_name(d));
+    if (*kind != 'r' && (*kind != 'w' || lk_dtype_is_half(d))) continue;
     if (first < 0) first = i;
     else if (d != c->x[first].dtype)
       return lk_op_fail(c, LK_EDTYPE, "x%d is %s and x%d %s", first, lk_dtype_name(c->x[first].dtype), i,

@@ -8,6 +8,8 @@ core_sources = \
   %D%/gemm.c \
   %D%/gemm_batched.c \
   %D%/gemm_kernel.c \
+  %D%/half.c \
+  %D%/half.h \
   %D%/linalg.c \
   %D%/parallel.c \
   %D%/param.c \
@@ -27,6 +29,7 @@ op_sources = \
   %D%/ops/accumulate_rows.c \
   %D%/ops/attention.c \
   %D%/ops/binary.c \
+  %D%/ops/cast.c \
   %D%/ops/concat.c \
   %D%/ops/conv2d.c \
   %D%/ops/cross_entropy.c \

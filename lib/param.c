@@ -1,4 +1,5 @@
 /* param.c: parameters: memory with a name, a gradient and a version. */
+#include "half.h"
 #include "internal.h"
 
 #include <string.h>
@@ -34,15 +35,23 @@ void lk_param_free(lk_param *p) {
   if (!p) return;
   lk_ctx *c = p->ctx;
   if (p->owned) lk_free(c, p->value.p);
+  lk_free(c, p->own_value);
   lk_free(c, p->grad);
   lk_free(c, p->name);
   lk_free(c, p);
 }
 
-void lk_param_touch(lk_param *p) { p->version++; }
+void lk_param_touch(lk_param *p) {
+  for (; p; p = p->alias) p->version++;
+}
 
 lk_status lk_param_own(lk_param *p) {
   if (p->owned) return LK_OK;
+  if (p->alias) {
+    lk_status status = lk_param_own(p->alias);
+    p->value.p = p->alias->value.p;
+    return status;
+  }
   void *copy = lk_alloc(p->ctx, lk_view_bytes(&p->value));
   if (!copy) return lk_error(p->ctx, NULL);
   if (p->value.p) memcpy(copy, p->value.p, lk_view_bytes(&p->value));
@@ -51,12 +60,14 @@ lk_status lk_param_own(lk_param *p) {
   return LK_OK;
 }
 
+static int is_float(lk_dtype d) { return lk_dtype_is_real(d) || lk_dtype_is_half(d); }
+
 lk_status lk_param_assign(lk_param *p, const lk_view *from) {
   char a[160], b[160];
   if (!lk_view_same_shape(&p->value, from))
     return lk_fail(p->ctx, LK_ESHAPE, "parameter %s has shape %s, not %s", p->name, lk_view_format(&p->value, a),
                    lk_view_format(from, b));
-  if (p->value.dtype != from->dtype && !(lk_dtype_is_real(p->value.dtype) && lk_dtype_is_real(from->dtype)))
+  if (p->value.dtype != from->dtype && !(is_float(p->value.dtype) && is_float(from->dtype)))
     return lk_fail(p->ctx, LK_EDTYPE, "parameter %s is %s, not %s", p->name, lk_dtype_name(p->value.dtype),
                    lk_dtype_name(from->dtype));
   if (lk_param_own(p)) return lk_error(p->ctx, NULL);

@@ -1,4 +1,5 @@
 /* tape.c: the tape's records: nodes, handles, leaves, side inputs, counters. */
+#include "half.h"
 #include "internal.h"
 
 #include <assert.h>
@@ -394,7 +395,7 @@ lk_tensor lk_use(lk_tape *t, lk_param *param) {
     lk_fail(t->ctx, LK_EARG, "parameter %s has a shape but no memory: its model was built to be counted only", p->name);
     return lk_nil();
   }
-  if (t->in_double && p->value.dtype == LK_F32) return widened(t, &p->value);
+  if (t->in_double && (p->value.dtype == LK_F32 || lk_dtype_is_half(p->value.dtype))) return widened(t, &p->value);
   int wants = p->requires_grad && !t->no_grad && lk_dtype_is_real(p->value.dtype);
   if (wants && !p->grad && !(p->grad = lk_alloc(t->ctx, lk_view_bytes(&p->value)))) return lk_nil();
   if (p->leaf && p->leaf < t->n) {

@@ -1,4 +1,5 @@
 /* tensor.c: views: shapes, strides, copying between them. */
+#include "half.h"
 #include "real.h"
 
 #include <stdio.h>
@@ -109,7 +110,27 @@ COPY_ROW(copy_1, uint8_t, uint8_t)
 COPY_ROW(narrow, float, double)
 COPY_ROW(widen, double, float)
 
+/* Between dtypes of which one is a half. */
+static void convert_row(const lk_view *to, int64_t ot, const lk_view *from, int64_t of) {
+  int64_t n = lk_view_cols(to), st = lk_view_step(to), sf = lk_view_step(from);
+  const uint16_t *q = (const uint16_t *)from->p + of;
+  if (to->dtype == LK_F32 && st == 1 && lk_dtype_is_half(from->dtype)) {
+    lk_widen(from->dtype, q, sf, n, (float *)to->p + ot);
+    return;
+  }
+  lk_view a = {.dtype = to->dtype, .ndim = 0}, b = {.dtype = from->dtype, .ndim = 0};
+  for (int64_t i = 0; i < n; i++) {
+    a.p = (char *)to->p + (ot + i * st) * (int64_t)lk_dtype_size(to->dtype);
+    b.p = (char *)from->p + (of + i * sf) * (int64_t)lk_dtype_size(from->dtype);
+    lk_view_set(&a, 0, lk_view_get(&b, 0));
+  }
+}
+
 static void copy_row(const lk_view *to, int64_t ot, const lk_view *from, int64_t of) {
+  if (to->dtype != from->dtype && (lk_dtype_is_half(to->dtype) || lk_dtype_is_half(from->dtype))) {
+    convert_row(to, ot, from, of);
+    return;
+  }
   int64_t n = lk_view_cols(to), st = lk_view_step(to), sf = lk_view_step(from);
   char *p = (char *)to->p + ot * (int64_t)lk_dtype_size(to->dtype);
   const char *q = (const char *)from->p + of * (int64_t)lk_dtype_size(from->dtype);
@@ -164,6 +185,10 @@ double lk_view_get(const lk_view *v, int64_t i) {
     return ((const int32_t *)v->p)[o];
   case LK_U8:
     return ((const uint8_t *)v->p)[o];
+  case LK_BF16:
+    return lk_bf16_to_f32(((const uint16_t *)v->p)[o]);
+  case LK_F16:
+    return lk_f16_to_f32(((const uint16_t *)v->p)[o]);
   default:
     return NAN;
   }
@@ -186,6 +211,12 @@ void lk_view_set(const lk_view *v, int64_t i, double value) {
     break;
   case LK_U8:
     ((uint8_t *)v->p)[o] = (uint8_t)value;
+    break;
+  case LK_BF16:
+    ((uint16_t *)v->p)[o] = lk_f32_to_bf16((float)value);
+    break;
+  case LK_F16:
+    ((uint16_t *)v->p)[o] = lk_f32_to_f16((float)value);
     break;
   default:
     break;

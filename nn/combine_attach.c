@@ -60,14 +60,16 @@ static void append(lk_ctx *c, char **list, const char *between, const char *more
   *list = longer;
 }
 
-/* Did an earlier source have the same text? */
-static int repeated(const lk_combine_job *j, int i, int saved) {
-  for (int k = 0; k < i; k++) {
-    const lk_adapter *a = j->sources[k].adapter, *b = j->sources[i].adapter;
-    if (saved ? same_text(a->options->modules_to_save, b->options->modules_to_save) : same_text(a->targets, b->targets))
-      return 1;
-  }
-  return 0;
+static int has_pattern(lk_ctx *c, const char *list, const char *pattern) {
+  int found = 0;
+  for (char *p; list && (p = lk_pattern_next(c, &list)); lk_free(c, p)) found |= !strcmp(p, pattern);
+  return found;
+}
+
+/* Adds those patterns of a list (which may be NULL) that *all does not have. */
+static void unite(lk_ctx *c, char **all, const char *list) {
+  for (char *p; list && (p = lk_pattern_next(c, &list)); lk_free(c, p))
+    if (!has_pattern(c, *all, p)) append(c, all, ",", p);
 }
 
 /* The paths of all sites that are adapted, as a regular expression. */
@@ -83,25 +85,32 @@ static char *paths(const lk_combine_job *j, const lk_combined *list) {
   return regex;
 }
 
-/* The sources' targets together, when they are narrowed in the same way and can be joined; else the adapted paths.  *narrowed: which. */
-static char *new_targets(const lk_combine_job *j, const lk_combined *list, int *narrowed) {
-  const lk_adapter *first = j->sources[0].adapter;
-  char *all = NULL;
-  *narrowed = 1;
+/* Can the sources' targets be joined: are they narrowed in the same way, and lists of names or regular expressions? */
+static int can_join(const lk_combine_job *j) {
+  const lk_attach_options *first = j->sources[0].adapter->options;
   for (int i = 0; i < j->n; i++) {
     const lk_adapter *a = j->sources[i].adapter;
-    *narrowed &=
-        same_narrowing(first->options, a->options) && (lk_combine_is_regex(a->targets) || !strstr(a->targets, "re:"));
+    int mixed = !lk_combine_is_regex(a->targets) && strstr(a->targets, "re:");
+    if (mixed || !same_narrowing(first, a->options)) return 0;
   }
-  if (!*narrowed) return paths(j, list);
+  return 1;
+}
+
+static char *joined_targets(const lk_combine_job *j) {
+  char *all = NULL;
   for (int i = 0; i < j->n; i++) {
     const char *targets = j->sources[i].adapter->targets;
-    if (repeated(j, i, 0)) continue;
-    char *branch = lk_combine_is_regex(targets) ? lk_sprintf(j->ctx, "%s(%s)", all ? "" : "re:", targets + 3) : NULL;
-    append(j->ctx, &all, branch ? "|" : ",", branch ? branch : targets);
-    lk_free(j->ctx, branch);
+    if (lk_combine_is_regex(targets)) {
+      append(j->ctx, &all, "|(", targets + 3);
+      append(j->ctx, &all, "", ")");
+    } else {
+      unite(j->ctx, &all, targets);
+    }
   }
-  return all;
+  if (!all || !lk_combine_is_regex(j->sources[0].adapter->targets)) return all;
+  char *regex = lk_sprintf(j->ctx, "re:(%s", all);
+  lk_free(j->ctx, all);
+  return regex;
 }
 
 /* ---- attaching and filling ---- */
@@ -124,18 +133,18 @@ static lk_status attach_inactive(lk_model *model, const lk_attach_options *o) {
 }
 
 lk_status lk_combine_attach(const lk_combine_job *j, const lk_combined *list) {
-  int narrowed;
+  const int joins = can_join(j);
   const lk_adapter *first = j->sources[0].adapter;
   lk_attach_options o = *first->options;
-  char *saved = NULL, *spec = new_spec(j), *targets = new_targets(j, list, &narrowed);
+  char *saved = NULL, *spec = new_spec(j), *targets = joins ? joined_targets(j) : paths(j, list);
   for (int i = 0; i < j->n; i++) {
     const lk_attach_options *s = j->sources[i].adapter->options;
     o.lenient |= s->lenient;
-    if (s->modules_to_save && !repeated(j, i, 1)) append(j->ctx, &saved, ",", s->modules_to_save);
+    unite(j->ctx, &saved, s->modules_to_save);
   }
   o.name = j->options->name, o.spec = spec, o.targets = targets, o.modules_to_save = saved;
   o.overrides = NULL, o.noverrides = 0;
-  if (!narrowed) o.exclude = o.layers_pattern = NULL, o.nlayers = 0;
+  if (!joins) o.exclude = o.layers_pattern = NULL, o.nlayers = 0;
   if (!lk_error(j->ctx, NULL)) attach_inactive(j->model, &o);
   lk_free(j->ctx, saved);
   lk_free(j->ctx, spec);

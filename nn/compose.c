@@ -6,9 +6,16 @@
 
 /* ---- the base ---- */
 
-lk_tensor lk_site_weight(lk_site *s, lk_tape *t) {
+/* As it is stored, which may be bf16 or f16. */
+static lk_tensor stored_weight(lk_site *s, lk_tape *t) {
   lk_tensor W = lk_use(t, s->weight);
   return s->fan_in_fan_out ? lk_transpose(t, W, 0, 1) : W;
+}
+
+lk_tensor lk_site_weight(lk_site *s, lk_tape *t) {
+  lk_tensor W = stored_weight(s, t);
+  lk_dtype d = lk_dtype_of(t, W);
+  return d == LK_F32 || d == LK_F64 ? W : lk_cast(t, W, lk_model_dtype(s->module->model));
 }
 
 lk_tensor lk_site_bias(lk_site *s, lk_tape *t) { return lk_use(t, s->bias); }
@@ -27,7 +34,7 @@ lk_tensor lk_site_base(lk_site *s, lk_tape *t, lk_tensor x, lk_tensor W, lk_tens
 }
 
 static lk_tensor plain(lk_site *s, lk_tape *t, lk_tensor x) {
-  return lk_site_base(s, t, x, lk_site_weight(s, t), lk_site_bias(s, t));
+  return lk_site_base(s, t, x, stored_weight(s, t), lk_site_bias(s, t));
 }
 
 /* ---- chains ---- */
@@ -108,7 +115,7 @@ static lk_tensor continue_chain(lk_at *a, lk_tape *t, lk_tensor x, lk_tensor y) 
 static lk_tensor chain_output(lk_at *chain, lk_tape *t, lk_tensor x) {
   lk_site *s = chain->site;
   lk_at *last = last_weight(chain, t), *rest = chain;
-  lk_tensor W = lk_site_weight(s, t), b = lk_site_bias(s, t);
+  lk_tensor W = last ? lk_site_weight(s, t) : stored_weight(s, t), b = lk_site_bias(s, t);
   if (last) {
     if (fold(chain, last, t, &W, &b)) return lk_nil();
     rest = last->next;

@@ -47,7 +47,10 @@ model_sources = \
 peft_sources = \
   %D%/peft/compare.c \
   %D%/peft/config.c \
+  %D%/peft/export.c \
+  %D%/peft/glora.c \
   %D%/peft/lora.c \
+  %D%/peft/neat.c \
   %D%/peft/own.c \
   %D%/peft/peft.h \
   %D%/peft/targets.c \

@@ -88,24 +88,20 @@ lk_param *lk_method_param(lk_method *m, const char *name, lk_param_kind kind, in
 }
 
 lk_status lk_param_share(lk_param *p, lk_param *with) {
-  if (!p || p == with) return p ? LK_OK : LK_ENIL;
+  if (!p) return LK_ENIL;
   while (with && with->alias) with = with->alias;
+  if (p == with) return LK_OK;
   if (with && (!lk_view_same_shape(&p->value, &with->value) || p->value.dtype != with->value.dtype))
     return lk_fail(p->ctx, LK_ESHAPE, "share: %s and %s have different shapes", p->name, with->name);
-  if (!with) {
-    p->alias = NULL;
-    lk_param_touch(p);
-    return lk_param_own(p);
-  }
-  if (p->owned) lk_free(p->ctx, p->value.p);
-  lk_free(p->ctx, p->grad);
-  p->grad = NULL;
+  if (p->alias == with) return LK_OK;
   p->has_grad = 0;
-  p->owned = 0;
-  p->value.p = with->value.p;
+  if (p->owned) p->own_value = p->value.p;
+  p->owned = !with && p->own_value;
+  p->value.p = with ? with->value.p : p->own_value ? p->own_value : p->value.p;
+  if (!with) p->own_value = NULL;
   p->alias = with;
-  lk_param_touch(p);
-  return LK_OK;
+  p->version++;
+  return with ? LK_OK : lk_param_own(p);
 }
 
 /* ---- making ---- */
@@ -117,11 +113,17 @@ lk_status lk_method_add(lk_method *m, lk_at *at) {
   return LK_OK;
 }
 
+/* What a wrapper holds comes first: it finds that whole. */
+static void init_chain(lk_method *m) {
+  for (; m && !lk_error(lk_method_ctx(m), NULL); m = m->next) {
+    init_chain(m->inner);
+    if (m->cls->init && !lk_error(lk_method_ctx(m), NULL)) m->cls->init(m);
+  }
+}
+
 lk_status lk_methods_init(lk_adapter *a) {
-  lk_ctx *c = lk_model_ctx(a->model);
-  for (lk_method *m = a->chain; m && !lk_error(c, NULL); m = lk_method_walk(a->chain, m))
-    if (m->cls->init) m->cls->init(m);
-  return lk_error(c, NULL);
+  init_chain(a->chain);
+  return lk_error(lk_model_ctx(a->model), NULL);
 }
 
 lk_status lk_methods_loaded(lk_adapter *a) {

@@ -18,19 +18,20 @@
 #define TENSORS "adapter_model.safetensors"
 
 /* In the order in which they are tried for an adapter; the last one fits all. */
-static const lk_peft_format *const formats[] = {&lk_peft_lora, &lk_peft_own};
+static const lk_peft_format *const formats[] = {&lk_peft_lora, &lk_peft_glora, &lk_peft_neat, &lk_peft_own};
 enum { FORMATS = sizeof formats / sizeof *formats };
 
 /* ---- saving ---- */
 
 /* Both files; the config's text is in its temporary before the tensors are replaced. */
-static lk_status write_files(lk_adapter *a, const lk_peft_format *f, const char *config, const char *dir) {
+static lk_status write_files(lk_adapter *a, const lk_peft_format *f, lk_param *made, const char *config,
+                             const char *dir) {
   lk_ctx *c = lk_model_ctx(a->model);
   char *config_path = lk_sprintf(c, "%s/" CONFIG, dir), *tensor_path = lk_sprintf(c, "%s/" TENSORS, dir);
   lk_writer *w = config_path && tensor_path ? lk_writer_open(c, config_path) : NULL;
   if (w) {
     lk_write(w, config, strlen(config));
-    lk_peft_write_tensors(a, f, tensor_path);
+    lk_peft_write_tensors(a, f, made, tensor_path);
     lk_writer_commit(w);
   }
   lk_free(c, config_path);
@@ -38,35 +39,38 @@ static lk_status write_files(lk_adapter *a, const lk_peft_format *f, const char 
   return lk_error(c, NULL);
 }
 
-static char *config_text(const lk_adapter *a, const lk_peft_format *f, const char *base) {
+lk_status lk_peft_write(lk_adapter *a, const lk_peft_format *f, lk_param *made, lk_json *config, const char *dir,
+                        const char *base) {
   lk_ctx *c = lk_model_ctx(a->model);
-  lk_json *j = lk_json_object(c);
-  char *text = NULL;
-  if (j && !f->write_config(a, j)) {
-    lk_json_set_string(c, j, "peft_type", f->peft_type);
-    if (base) lk_json_set_string(c, j, "base_model_name_or_path", base);
-    text = lk_json_dump(c, j, LK_JSON_SORTED);
-  }
-  lk_json_free(j);
-  return text;
+  lk_json_set_string(c, config, "peft_type", f->peft_type);
+  if (base) lk_json_set_string(c, config, "base_model_name_or_path", base);
+  char *text = lk_json_dump(c, config, LK_JSON_SORTED);
+  if (text && !lk_make_dirs(c, dir)) write_files(a, f, made, text, dir);
+  lk_free(c, text);
+  return lk_error(c, NULL);
+}
+
+lk_adapter *lk_peft_adapter(lk_model *model, const char *name, const char *dir, const char *who) {
+  lk_ctx *c = lk_model_ctx(model);
+  lk_adapter *a = lk_error(c, NULL) ? NULL : lk_adapter_find(model, name ? name : "default");
+  if (lk_error(c, NULL)) return NULL;
+  if (!dir) lk_fail(c, LK_ENIL, "%s: dir is NULL", who);
+  else if (!a) lk_fail(c, LK_EARG, "%s: there is no adapter '%s'", who, name ? name : "default");
+  else if (lk_model_shapes_only(model))
+    lk_fail(c, LK_EARG, "%s: adapter '%s' has shapes only, and no values to save", who, a->name);
+  return lk_error(c, NULL) ? NULL : a;
 }
 
 lk_status lk_adapter_save(lk_model *model, const char *name, const char *dir, const char *base) {
   if (!model) return LK_ENIL;
   lk_ctx *c = lk_model_ctx(model);
-  if (!name) name = "default";
-  if (lk_error(c, NULL)) return lk_error(c, NULL);
-  if (!dir) return lk_fail(c, LK_ENIL, "adapter_save: dir is NULL");
-  lk_adapter *a = lk_adapter_find(model, name);
-  if (!a) return lk_fail(c, LK_EARG, "adapter_save: there is no adapter '%s'", name);
-  if (lk_model_shapes_only(model))
-    return lk_fail(c, LK_EARG, "adapter_save: adapter '%s' has shapes only, and no values to save", name);
+  lk_adapter *a = lk_peft_adapter(model, name, dir, "adapter_save");
   const lk_peft_format *f = NULL;
-  for (int i = 0; i < FORMATS && !f; i++)
+  for (int i = 0; a && i < FORMATS && !f; i++)
     if (formats[i]->fits(a)) f = formats[i];
-  char *config = lk_error(c, NULL) ? NULL : config_text(a, f, base);
-  if (config && !lk_make_dirs(c, dir)) write_files(a, f, config, dir);
-  lk_free(c, config);
+  lk_json *config = f && !lk_error(c, NULL) ? lk_json_object(c) : NULL;
+  if (config && !f->write_config(a, config)) lk_peft_write(a, f, NULL, config, dir, base);
+  lk_json_free(config);
   return lk_error(c, NULL);
 }
 

@@ -9,6 +9,7 @@ static lk_model *model;
 static lk_site *site;
 static lk_tape *t;
 static test_data data;
+static char refusal[400]; /* what attach said last */
 
 static inline void setup(void) {
   ctx = test_ctx(&heap, 0);
@@ -48,6 +49,7 @@ static inline int attach(const char *spec, const test_layer *l) {
   lk_status status = lk_error(ctx, &message);
   ck_assert_msg(status == LK_EARG && strlen(message) > 20, "%s at %s: %s", spec, l->name, message);
   ck_assert_ptr_null(site->stacks);
+  snprintf(refusal, sizeof refusal, "%s", message);
   lk_error_clear(ctx);
   return 0;
 }

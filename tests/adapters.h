@@ -28,6 +28,7 @@ static const test_layer test_layers[] = {
     {"linear, [in, out]", LK_SITE_LINEAR, LK_FAN_IN_FAN_OUT, 4, 5, {{0}, {0}, {0}, 0}, 1, {4}},
     {"linear, [in, out], no bias", LK_SITE_LINEAR, LK_FAN_IN_FAN_OUT | LK_NO_BIAS, 5, 4, {{0}, {0}, {0}, 0}, 2, {1, 5}},
     {"linear, larger", LK_SITE_LINEAR, 0, 10, 12, {{0}, {0}, {0}, 0}, 2, {2, 10}},
+    {"linear, wide", LK_SITE_LINEAR, 0, 34, 2, {{0}, {0}, {0}, 0}, 2, {3, 34}},
     {"embedding", LK_SITE_EMBEDDING, 0, 7, 4, {{0}, {0}, {0}, 0}, 2, {2, 3}},
     {"conv2d", LK_SITE_CONV2D, 0, 3, 2, {{2, 1}, {1, 0}, {0}, 0}, 4, {2, 3, 5, 4}},
     {"conv2d, no bias", LK_SITE_CONV2D, LK_NO_BIAS, 2, 3, {{0}, {0, 2}, {1, 2}, 1}, 4, {1, 2, 4, 3}}};
@@ -108,17 +109,20 @@ static inline double test_error(const double *a, const double *b, int n) {
   return error / largest;
 }
 
-/* Adds noise to whatever trains, so that nothing is zero or one by chance. */
-static inline void test_perturb_trained(lk_model *model) {
+/* Adds noise to whatever trains, each time other noise. */
+static inline void test_perturb_again(lk_model *model, int time) {
   int n;
   lk_param **p = lk_trainable(model, &n);
   for (int k = 0; k < n; k++) {
-    for (int64_t i = 0; i < lk_param_count(p[k]); i++)
-      lk_view_set(&p[k]->value, i, lk_view_get(&p[k]->value, i) + 0.3 * test_number(p[k]->name, i));
+    for (int64_t i = 0, first = time * lk_param_count(p[k]); i < lk_param_count(p[k]); i++)
+      lk_view_set(&p[k]->value, i, lk_view_get(&p[k]->value, i) + 0.3 * test_number(p[k]->name, first + i));
     lk_param_touch(p[k]);
   }
   lk_free(lk_model_ctx(model), p);
 }
+
+/* So that nothing is zero or one by chance. */
+static inline void test_perturb_trained(lk_model *model) { test_perturb_again(model, 0); }
 
 /* ---- classes of a user's own ---- */
 
@@ -250,6 +254,7 @@ static inline void test_add_spec(const lk_adapter_class *cls, const lk_adapter_c
 /* A value inside the option's range that is not its default. */
 static inline double test_other_value(const lk_opt *o) {
   if (o->type == LK_OPT_FLAG) return 1 - o->def;
+  if (o->type == LK_OPT_INT && o->def > 16) return fmax(o->low, 14); /* differences are taken for every element */
   if (o->type == LK_OPT_INT) return o->def < o->high ? fmin(o->def + 1, o->high) : o->def - 1;
   if (o->high - o->low <= 4) return (o->low + o->high) / 2;
   return o->def + 1.5 <= o->high ? o->def + 1.5 : o->def - 1.5;
@@ -258,7 +263,7 @@ static inline double test_other_value(const lk_opt *o) {
 /* A spec for every option at another value, for a word at every one.  Integers are always other ones: a default like
  * r = alpha may hide a factor. */
 static inline void test_add_options(const lk_adapter_class *cls, const lk_adapter_class *inner) {
-  char whole[60] = "", option[120];
+  char whole[120] = "", option[180];
   for (const lk_opt *o = cls->opts; o && o->key; o++)
     if (o->type == LK_OPT_INT) {
       size_t used = strlen(whole);
@@ -310,5 +315,10 @@ static inline int test_fits(const test_spec *s, const test_layer *l) {
 
 /* What all classes of the spec can. */
 static inline unsigned test_caps(const test_spec *s) { return s->inner ? s->cls->caps & s->inner->caps : s->cls->caps; }
+
+/* Is what a parameter gets to see chosen by the input? */
+static inline int test_is_routed(const test_spec *s) {
+  return ((s->cls->caps | (s->inner ? s->inner->caps : 0)) & LK_ROUTED) != 0;
+}
 
 #endif

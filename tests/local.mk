@@ -37,6 +37,7 @@ tools = \
 
 # One file per method.
 reference_sources = \
+  %D%/methods/adalora.c \
   %D%/methods/case.c \
   %D%/methods/directory.c \
   %D%/methods/glora.c \
@@ -46,6 +47,10 @@ reference_sources = \
   %D%/methods/neat.c \
   %D%/methods/mlae.c \
   %D%/methods/lora_drop.c \
+  %D%/methods/malora.c \
+  %D%/methods/mixture.c \
+  %D%/methods/mixture.h \
+  %D%/methods/molora.c \
   %D%/methods/search.c
 %C%_reference_SOURCES = %D%/reference.c $(reference_sources)
 
@@ -74,9 +79,11 @@ suites = \
   %D%/test_active \
   %D%/test_adapters \
   %D%/test_attach \
+  %D%/test_combine \
   %D%/test_compose \
   %D%/test_core \
   %D%/test_data \
+  %D%/test_export \
   %D%/test_empty \
   %D%/test_inplace \
   %D%/test_io \
@@ -84,6 +91,7 @@ suites = \
   %D%/test_layers \
   %D%/test_match \
   %D%/test_memory \
+  %D%/test_mlae \
   %D%/test_ops \
   %D%/test_optim \
   %D%/test_optim_class \
@@ -106,9 +114,11 @@ check_PROGRAMS += $(suites)
 %C%_test_active_LDADD = $(suite_libs)
 %C%_test_adapters_LDADD = $(suite_libs)
 %C%_test_attach_LDADD = $(suite_libs)
+%C%_test_combine_LDADD = $(suite_libs)
 %C%_test_compose_LDADD = $(suite_libs)
 %C%_test_core_LDADD = $(suite_libs)
 %C%_test_data_LDADD = $(suite_libs)
+%C%_test_export_LDADD = $(suite_libs)
 %C%_test_empty_LDADD = $(suite_libs)
 %C%_test_inplace_LDADD = $(suite_libs)
 %C%_test_io_LDADD = $(suite_libs)
@@ -116,6 +126,7 @@ check_PROGRAMS += $(suites)
 %C%_test_layers_LDADD = $(suite_libs)
 %C%_test_match_LDADD = $(suite_libs)
 %C%_test_memory_LDADD = $(suite_libs)
+%C%_test_mlae_LDADD = $(suite_libs)
 %C%_test_ops_LDADD = $(suite_libs)
 %C%_test_optim_LDADD = $(suite_libs)
 %C%_test_optim_class_LDADD = $(suite_libs)

@@ -75,7 +75,7 @@ static void copy_file(const char *from, const char *to) {
 }
 
 /* The base model of one of the golden directories. */
-static tiny open_tiny(const char *name) {
+static inline tiny open_tiny(const char *name) {
   char path[256];
   tiny m = tiny_new(ctx, LK_F32);
   snprintf(path, sizeof path, "%s/base_model.safetensors", name);

@@ -2,8 +2,8 @@
  * names a class. */
 #include "adapter_suite.h"
 
-/* Calls fn with every spec attached at every layer where it can be; a spec without changed options must attach
- * wherever its classes say, every other one somewhere. */
+/* Calls fn with every spec attached at every layer where it can be: a spec without changed options wherever its classes
+ * say, unless the layer is too small for it, every other one somewhere. */
 static void for_each(void (*fn)(const test_spec *s, const test_layer *l)) {
   for (int i = 0; i < test_nspecs; i++) {
     const test_spec *s = &test_specs[i];
@@ -13,7 +13,8 @@ static void for_each(void (*fn)(const test_spec *s, const test_layer *l)) {
       open_model(l, LK_F64, 0);
       int ok = attach(s->text, l);
       attached += ok;
-      ck_assert_msg(!s->is_default || ok == test_fits(s, l), "%s at %s: attached %d", s->text, l->name, ok);
+      int small = !ok && l->in < 32 && strstr(refusal, "block.site"); /* names the site */
+      ck_assert_msg(!s->is_default || small || ok == test_fits(s, l), "%s at %s: attached %d", s->text, l->name, ok);
       if (ok) fn(s, l);
       fine(s->text);
     }
@@ -126,21 +127,43 @@ END_TEST
 
 /* ---- gradients ---- */
 
-static void check_reached(const test_spec *s, const test_layer *l) {
+/* The first choice of every gene: of what shares parameters among structures, one structure at a time gets gradients. */
+static void choose_first(void) {
+  int n = lk_adapter_genes(model, "default", NULL);
+  int *genome = lk_alloc(ctx, (size_t)n * sizeof *genome + 1);
+  if (n) lk_adapter_choose(model, "default", genome);
+  lk_free(ctx, genome);
+}
+
+/* What of the parameters (at most TEST_MOST) gets a gradient in this pass. */
+static int reach(char *reached) {
   int n;
-  test_perturb_trained(model);
+  lk_param **p = lk_trainable(model, &n);
+  ck_assert_int_le(n, TEST_MOST);
+  for (int i = 0; i < n; i++) {
+    lk_view g = p[i]->value;
+    g.p = p[i]->grad;
+    for (int64_t k = 0; p[i]->has_grad && k < lk_param_count(p[i]); k++) reached[i] |= lk_view_get(&g, k) != 0;
+  }
+  lk_free(ctx, p);
+  return n;
+}
+
+/* Every parameter gets a gradient: in the first pass, or, when the input chooses, in one of many. */
+static void check_reached(const test_spec *s, const test_layer *l) {
   for (int training = 0; training < 2; training++) {
-    backward(training);
-    lk_param **p = lk_trainable(model, &n);
-    ck_assert_msg(n > 0, "%s at %s: nothing trains", s->text, l->name);
-    for (int i = 0; i < n; i++) {
-      double largest = 0;
-      lk_view g = p[i]->value;
-      g.p = p[i]->grad;
-      for (int64_t k = 0; p[i]->has_grad && k < lk_param_count(p[i]); k++)
-        largest = fmax(largest, fabs(lk_view_get(&g, k)));
-      ck_assert_msg(largest > 0, "%s at %s: %s gets no gradient", s->text, l->name, p[i]->name);
+    char reached[TEST_MOST] = {0};
+    int n = 0;
+    choose_first();
+    for (int time = 0; time < (test_is_routed(s) ? 60 : 1); time++) {
+      test_perturb_again(model, time);
+      backward(training);
+      fine(s->text);
+      n = reach(reached);
+      ck_assert_msg(n > 0, "%s at %s: nothing trains", s->text, l->name);
     }
+    lk_param **p = lk_trainable(model, &n);
+    for (int i = 0; i < n; i++) ck_assert_msg(reached[i], "%s at %s: %s gets no gradient", s->text, l->name, p[i]->name);
     lk_free(ctx, p);
     ck_assert_ptr_null(site->weight->grad);
   }
@@ -169,7 +192,7 @@ static void check_difference(const char *what, lk_view value, lk_view grad, int 
 
 /* The gradient of x is copied, since every forward clears it. */
 static void check_gradient(const test_spec *s, const test_layer *l) {
-  double gx[TEST_MOST];
+  double gx[TEST_MOST], zeros[8 * TEST_MOST] = {0};
   char what[300];
   int n;
   test_perturb_trained(model);
@@ -182,6 +205,7 @@ static void check_gradient(const test_spec *s, const test_layer *l) {
     for (int i = 0; i < n; i++) {
       lk_view g = p[i]->value;
       g.p = p[i]->grad;
+      if (!p[i]->has_grad) g.p = zeros; /* not used in this pass */
       snprintf(what, sizeof what, "%s at %s: %s", s->text, l->name, p[i]->name);
       check_difference(what, p[i]->value, g, training);
     }

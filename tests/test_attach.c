@@ -439,6 +439,10 @@ START_TEST(wrong_layers) {
   lk_attach(model, NULL, "lora r=3", "first,grouped");
   expect(LK_EARG, "lora: r = 3 cannot be divided among the 2 groups of the convolution grouped");
   ck_assert_ptr_null(first->module.site->stacks);
+  lk_attach(model, NULL, "lora r=2 | magnitude", "grouped");
+  expect(LK_EARG, "lora: at grouped, a convolution in 2 groups, B A is no change of the weight");
+  lk_attach(model, NULL, "dropout p=0.5 (lora r=2) | magnitude", "grouped");
+  expect(LK_EARG, "lora: at grouped, a convolution in 2 groups, B A is no change of the weight");
   lk_attach(model, NULL, "lora bias", "words");
   expect(LK_EARG, "lora: bias is for linear layers and convolutions; words is an embedding");
   lk_attach(model, NULL, "lora init=pissa", "words");

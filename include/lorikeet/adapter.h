@@ -81,7 +81,8 @@ enum {
   LK_READS_WEIGHT = 2,  /* needs the weight of what precedes it */
   LK_WRAPPER = 4,       /* holds a chain: "dropout p=0.1 (lora r=8)" */
   LK_NOOP_AT_START = 8, /* the output is unchanged right after attaching */
-  LK_ROUTED = 16        /* what it adds depends on the input in other ways than through a weight: cannot be merged */
+  LK_ROUTED = 16,       /* what it adds depends on the input in other ways than through a weight: cannot be merged */
+  LK_FROM_WEIGHT = 32   /* its parameters begin with values of the site's weight: no two sites can share them */
 };
 
 /* Hooks that a class does not need are NULL. */
@@ -203,7 +204,8 @@ LK_API lk_param *lk_at_param(lk_at *at, const char *name, lk_param_kind kind, in
 /* A parameter "<class>.<name>" (".<label>" before the name) that belongs to no site. NULL on error. */
 LK_API lk_param *lk_method_param(lk_method *m, const char *name, lk_param_kind kind, int ndim, const int64_t *shape);
 /* Makes p another name for the values, the gradient and the optimiser state of `with` (same shape): counted, trained and
- * saved once, as `with`.  with NULL: p gets memory of its own again, holding the values it shared. */
+ * saved once, as `with`.  with NULL: p has its own memory again, and the values it had before.  Going back and forth
+ * allocates nothing. */
 LK_API lk_status lk_param_share(lk_param *p, lk_param *with);
 /* The next adapter of a chain, wrapped ones included: for (lk_at *a = chain; a; a = lk_at_walk(chain, a)). */
 LK_API lk_at *lk_at_walk(lk_at *chain, lk_at *at);

@@ -16,6 +16,8 @@
  * ties and dare_ties then keep, element by element, only what has the elected sign, that of the sum ("total") or of
  * the number of signs ("frequency"; a draw is +), and divide the weighted sum by how many were kept.
  *
+ * That s_i counts twice in the svd modes is PEFT's way up to version 0.20; in 0.21 it counts once, as with `strict`.
+ *
  * TIES: Yadav et al., "TIES-Merging", arXiv 2306.01708; DARE: Yu et al., "Language Models are Super Mario",
  * arXiv 2311.03099; HuggingFace PEFT, src/peft/tuners/lora/model.py. */
 #ifndef LORIKEET_COMBINE_H
@@ -32,13 +34,16 @@ typedef struct lk_combine_options {
   const double *weights;    /* any sign; NULL: 1 each */
   int n;                    /* how many */
   const char *mode;         /* a word of the table above; NULL: "svd" */
-  int svd_rank;             /* svd modes: r'; 0: the largest rank of a source */
-  double svd_clamp;         /* svd modes: cut B' and A' to +- this quantile, in (0, 1], of all their values; 0: not.
-                                       What that makes depends on the signs that lk_svd chooses. */
   double density;           /* pruning modes: above 0; from 1 on nothing is pruned */
-  const char *majority_sign_method; /* ties modes: "total" (NULL) or "frequency" */
-  int strict; /* not PEFT's: s_i once in the svd modes, too, and the new scaling is 1 even when the
-                                       first source has rslora (PEFT's is then sqrt(r')) */
+  /* ties modes: "total" (NULL) or "frequency" */
+  const char *majority_sign_method;
+  int svd_rank; /* svd modes: r'; 0: the largest rank of a source */
+  /* svd modes: cut B' and A' to +- this quantile, in (0, 1], of all their values, which depends on the signs that lk_svd
+   * chooses; 0: not. */
+  double svd_clamp;
+  /* Not PEFT's: s_i once in the svd modes too, and the new scaling is 1 even when the first source has rslora, where
+   * PEFT's is sqrt(r'). */
+  int strict;
 } lk_combine_options;
 
 /* Makes the adapter; it is neither active nor trainable (lk_set_active, lk_set_trainable).  As every attaching, it

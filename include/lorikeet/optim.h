@@ -37,6 +37,8 @@ typedef struct lk_optim_options {
   int nesterov;             /* sgd with momentum */
   int skip_without_grad;    /* 1: a parameter that no backward reached is left alone, as in PyTorch;
                             0: it is stepped with a zero gradient (decay and momentum go on) */
+  int skip_until_reached;   /* 1, instead of that: a parameter is left alone until a backward has reached it once, then
+                            always stepped, as in PyTorch when gradients are zeroed and not dropped */
   double own[LK_OPTIM_OWN]; /* options of other classes, named in their tables */
 } lk_optim_options;
 
@@ -61,7 +63,8 @@ typedef struct lk_optim_option {
   LK_OPTIM_OPTION(lr, lr_value, 0, HUGE_VAL, "learning rate"),                                                         \
       LK_OPTIM_OPTION(weight_decay, decay_value, 0, HUGE_VAL, "weight decay"),                                         \
       LK_OPTIM_OPTION(clip_norm, 0, 0, HUGE_VAL, "largest norm of all gradients together; 0: no clipping"),            \
-      LK_OPTIM_SWITCH(skip_without_grad, 1, "leave parameters alone that got no gradient")
+      LK_OPTIM_SWITCH(skip_without_grad, 1, "leave parameters alone that got no gradient"),                                 \
+      LK_OPTIM_SWITCH(skip_until_reached, 0, "leave parameters alone that never got a gradient")
 
 /* What update receives for each parameter of this step. */
 typedef struct lk_update {

@@ -27,6 +27,7 @@ struct lk_param {
   uint32_t version;        /* bumped by every writer: lk_param_touch */
   lk_param *stand_in;      /* used in its place while an adapter is active (modules_to_save, bias) */
   lk_param *alias;         /* tied weight: the parameter that owns the memory; NULL: itself */
+  void *own_value;         /* while it has an alias: memory of its own, for later; or NULL */
   void *owner;             /* module or adapter that it belongs to */
   lk_param *next;          /* in its owner's list */
   uint32_t leaf, leaf_gen; /* its value on the tape that used it last */

@@ -1,4 +1,5 @@
 /* embedding.c: rows of a table, chosen by index. */
+#include "half.h"
 #include "index.h"
 #include "real.h"
 #include "rows.h"
@@ -10,7 +11,7 @@ static int shape(lk_call *c) {
   if (ids->ndim >= LK_MAXDIM) return lk_op_fail(c, LK_ESHAPE, "more than %d axes", LK_MAXDIM);
   for (int d = 0; d < ids->ndim; d++) out[d] = ids->shape[d];
   out[ids->ndim] = table->shape[1];
-  return lk_view_init(c->y, table->dtype, ids->ndim + 1, out);
+  return lk_view_init(c->y, lk_dtype_is_half(table->dtype) ? LK_F32 : table->dtype, ids->ndim + 1, out);
 }
 
 /* Element offset of the table's row for the r-th id. */
@@ -22,6 +23,11 @@ static LK_CLONES void copy_rows(void *arg, int64_t from, int64_t to, int thread)
   const lk_call *c = arg;
   int64_t n = lk_view_cols(c->y), step = c->x->stride[1];
   (void)thread;
+  if (lk_dtype_is_half(c->x->dtype)) {
+    for (int64_t r = from; r < to; r++)
+      lk_widen(c->x->dtype, (const uint16_t *)c->x->p + row_of(c, c->x, r), step, n, (float *)c->y->p + r * n);
+    return;
+  }
   LK_REAL(c->y->dtype, {
     for (int64_t r = from; r < to; r++) {
       const R *x = (const R *)c->x->p + row_of(c, c->x, r);
@@ -67,7 +73,7 @@ static const lk_case cases[] = {
     {"5x3 4", NULL, -1, 1, 5}, {"3x70 2x7", NULL, -1, 1, 3}, {"1x2 -", NULL, -1, 1, 1}, {0}};
 const lk_op lk_op_embedding = {.name = "embedding",
                                .nin = 2,
-                               .types = "ri",
+                               .types = "wi",
                                .shape = shape,
                                .fwd = fwd,
                                .bwd = bwd,
@@ -75,7 +81,7 @@ const lk_op lk_op_embedding = {.name = "embedding",
                                .cases = cases};
 
 /* y[..., :] = table[ids[...], :]; table [rows, columns] with any strides (a transposed factor is not copied),
- * ids [...] of indices -> [..., columns].  An id outside [0, rows) is refused.  Differentiable in table. */
+ * ids [...] of indices -> [..., columns].  An id outside [0, rows) is refused.  Differentiable in table; one stored as bf16 or f16 gives f32. */
 LK_OP lk_tensor lk_embedding(lk_tape *t, lk_tensor table, lk_tensor ids) {
   const lk_tensor in[] = {table, ids};
   return lk_apply(t, &lk_op_embedding, 2, in, NULL);

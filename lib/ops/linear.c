@@ -2,6 +2,7 @@
 #include "linear.h"
 
 #include "gemm.h"
+#include "half.h"
 #include "real.h"
 #include "rows.h"
 
@@ -30,14 +31,81 @@ static lk_view rows_of(const lk_view *v) {
   return r;
 }
 
+/* ---- weights stored in half: some rows at a time are widened ---- */
+
+typedef struct {
+  const lk_view *W;
+  int64_t first;
+  lk_view to;
+} tile;
+
+static void widen_rows(void *arg, int64_t from, int64_t to, int thread) {
+  const tile *k = arg;
+  lk_view a = k->to, b = *k->W;
+  (void)thread;
+  a.p = (char *)a.p + from * a.stride[0] * (int64_t)lk_dtype_size(a.dtype);
+  b.p = (char *)b.p + (k->first + from) * b.stride[0] * (int64_t)lk_dtype_size(b.dtype);
+  a.shape[0] = b.shape[0] = to - from;
+  lk_view_copy(&a, &b);
+}
+
+/* Rows first .. first + n - 1 of W as real numbers in `room`. */
+static lk_view widened(lk_call *c, const lk_view *W, int64_t first, int64_t n, lk_dtype dtype, void *room) {
+  tile k = {.W = W, .first = first};
+  lk_view_init(&k.to, dtype, 2, (int64_t[]){n, W->shape[1]});
+  k.to.p = room;
+  lk_parallel(c->threads, n, lk_row_grain(W->shape[1]), widen_rows, &k);
+  return k.to;
+}
+
+/* Rows of a tile, about a megabyte: it stays in the cache. */
+static int64_t tile_rows(const lk_view *W) {
+  int64_t n = (1 << 18) / (W->shape[1] + 1);
+  n = n < 16 ? 16 : n;
+  return n < W->shape[0] ? n : W->shape[0];
+}
+
+static lk_view columns(lk_view v, int64_t first, int64_t n) {
+  int d = v.ndim - 1;
+  v.p = (char *)v.p + first * v.stride[d] * (int64_t)lk_dtype_size(v.dtype);
+  v.shape[d] = n;
+  return v;
+}
+
+static void half_rows(lk_call *c, lk_view x, const lk_view *W, double s, double beta, lk_view y) {
+  int64_t out = W->shape[0], most = tile_rows(W);
+  void *room = lk_scratch(c, (size_t)(most * W->shape[1]) * lk_dtype_size(x.dtype));
+  for (int64_t i = 0; room && i < out; i += most) {
+    int64_t n = i + most < out ? most : out - i;
+    lk_view tile = widened(c, W, i, n, x.dtype, room), yi = columns(y, i, n);
+    lk_gemm_batched(c, x, lk_gemm_spread(lk_gemm_transpose(tile), &yi), s, beta, yi);
+  }
+}
+
+static void half_rows_back(lk_call *c, lk_view gy, const lk_view *W, double s, double beta, lk_view gx) {
+  int64_t out = W->shape[0], most = tile_rows(W);
+  void *room = lk_scratch(c, (size_t)(most * W->shape[1]) * lk_dtype_size(gx.dtype));
+  for (int64_t i = 0; room && i < out; i += most, beta = 1) {
+    int64_t n = i + most < out ? most : out - i;
+    lk_view tile = widened(c, W, i, n, gx.dtype, room), gi = columns(gy, i, n);
+    lk_gemm_batched(c, gi, lk_gemm_spread(tile, &gi), s, beta, gx);
+  }
+}
+
 void lk_linear_rows(lk_call *c, const lk_view *x, const lk_view *W, double s, double beta) {
   lk_view y = rows_of(c->y);
+  if (lk_dtype_is_half(W->dtype)) {
+    half_rows(c, rows_of(x), W, s, beta, y);
+    return;
+  }
   lk_gemm_batched(c, rows_of(x), lk_gemm_spread(lk_gemm_transpose(*W), &y), s, beta, y);
 }
 
 void lk_linear_rows_back(lk_call *c, int ix, double s) {
   lk_view gy = rows_of(c->gy);
-  if (c->gx[ix].p) {
+  if (c->gx[ix].p && lk_dtype_is_half(c->x[ix + 1].dtype)) {
+    half_rows_back(c, gy, &c->x[ix + 1], s, c->fresh & LK_X(ix) ? 0 : 1, rows_of(&c->gx[ix]));
+  } else if (c->gx[ix].p) {
     lk_view W = lk_gemm_spread(c->x[ix + 1], &gy);
     lk_gemm_batched(c, gy, W, s, c->fresh & LK_X(ix) ? 0 : 1, rows_of(&c->gx[ix]));
   }
@@ -131,6 +199,7 @@ const lk_op lk_op_linear = {.name = "linear",
                             .nin = 3,
                             .optional = 1,
                             .flags = LK_OP_FRESH,
+                            .types = "rwr",
                             .attr_size = sizeof(double),
                             .shape = shape,
                             .fwd = fwd,
@@ -138,7 +207,8 @@ const lk_op lk_op_linear = {.name = "linear",
                             .reads = reads,
                             .cases = cases};
 
-/* y = x W^T + b: x [..., in], W [out, in], b [out] or nil, y [..., out].  f32 or f64, any strides: a weight stored as
+/* y = x W^T + b: x [..., in], W [out, in], b [out] or nil, y [..., out].  f32 or f64, a frozen W also bf16 or f16, which
+ * is widened in tiles and never copied whole; any strides: a weight stored as
  * [in, out] is passed as its transposed view.  A frozen input costs nothing in backward. */
 LK_OP lk_tensor lk_linear(lk_tape *t, lk_tensor x, lk_tensor W, lk_tensor b) {
   return lk_apply(t, &lk_op_linear, 3, (lk_tensor[]){x, W, b}, &one);

@@ -28,7 +28,8 @@ static int collect(lk_optim *o) {
     lk_slot *s = &o->slots[i];
     lk_param *p = s->param;
     int reached = p->has_grad && p->grad;
-    if (p->kind != LK_TRAINED || !p->requires_grad || (!reached && o->options.skip_without_grad)) continue;
+    int skips = o->options.skip_until_reached ? s->step == 0 : o->options.skip_without_grad;
+    if (p->kind != LK_TRAINED || !p->requires_grad || (!reached && skips)) continue;
     if (check_memory(o, s) || (!reached && zero_gradient(p))) return -1;
     lk_update *u = &o->updates[n++];
     *u = (lk_update){&o->options, p, s->n, p->grad, .step = s->step + 1, .threads = lk_threads(o->ctx)};

@@ -8,9 +8,14 @@ lk_tensor lk_routing_rows(lk_tape *t, const lk_routing *to, lk_tensor x) {
   return lk_reshape(t, x, 2, (int64_t[]){to->tokens, lk_size(t, x, -1)});
 }
 
+/* Zeros from an op, so that recomputation can make them again before it adds to them in place. */
+static lk_tensor zeros(lk_tape *t, lk_dtype dtype, const int64_t shape[2]) {
+  return lk_scale(t, lk_expand(t, lk_scalar(t, dtype, 0), 2, shape), 1);
+}
+
 lk_tensor lk_routing_sum(lk_tape *t, const lk_routing *to, lk_tensor y) {
   const int64_t shape[] = {to->tokens, to->out};
-  return lk_is_nil(y) ? lk_input(t, lk_dtype_of(t, to->p), 2, shape, NULL) : lk_reshape(t, y, 2, shape);
+  return lk_is_nil(y) ? zeros(t, lk_dtype_of(t, to->p), shape) : lk_reshape(t, y, 2, shape);
 }
 
 lk_tensor lk_routing_shaped(lk_tape *t, const lk_routing *to, lk_tensor y) {

@@ -27,7 +27,7 @@ static int is_conv(const lk_at *at) { return at->site->kind == LK_SITE_CONV2D; }
 
 static lk_status check(lk_at *at) {
   if (!is_ff(at)) return LK_OK;
-  if (at != at->head || at->outer)
+  if (at != at->head)
     return lk_fail(lk_at_ctx(at), LK_EARG, "ia3: ff scales what the layer %s reads, so ia3 comes first in its chain",
                    lk_at_path(at));
   if (is_conv(at) && at->site->conv.groups > 1)

@@ -156,10 +156,22 @@ static int same_base(lk_ctx *c, const lk_param *p, lk_safetensors *file, const l
   return same == n;
 }
 
+/* PEFT's GLORA writes zeros for a support tensor that a layer has not. */
+static int is_zeros(lk_ctx *c, lk_safetensors *file, const lk_stored *s) {
+  lk_view v;
+  void *owned;
+  if (!strstr(s->name, ".glora_") || !ends_with(s->name, ".zeros") || !is_read(s->dtype)) return 0;
+  if (lk_peft_values(c, file, s, &v, &owned)) return 0;
+  int64_t zeros = 0, n = lk_view_count(&v);
+  for (int64_t i = 0; i < n; i++) zeros += lk_view_get(&v, i) == 0;
+  lk_free(c, owned);
+  return zeros == n;
+}
+
 static void compare_rest(const lk_adapter *a, const lk_peft_tensors *e, lk_safetensors *file, problems *bad) {
   for (size_t i = 0; i < lk_safetensors_count(file) && !lk_error(e->ctx, NULL); i++) {
     const lk_stored *s = lk_safetensors_at(file, i);
-    if (is_claimed(e, s) || is_spurious(s->name)) continue;
+    if (is_claimed(e, s) || is_spurious(s->name) || is_zeros(e->ctx, file, s)) continue;
     const lk_param *base = base_weight(a, e->prefix, s->name);
     if (!base) note(bad, UNEXPECTED, NULL, s);
     else if (!same_base(e->ctx, base, file, s)) note(bad, OTHER_BASE, NULL, s);

@@ -219,7 +219,7 @@ lk_status lk_peft_read_common(lk_peft_reading *r) {
     return lk_fail(r->ctx, LK_EARG,
                    "adapter_config.json: layers_to_transform and layers_pattern want target_modules "
                    "as a list, not as a string");
-  return lk_peft_read_bias(r) ? lk_error(r->ctx, NULL) : read_task(r);
+  return r->format->bias_only && lk_peft_read_bias(r) ? lk_error(r->ctx, NULL) : read_task(r);
 }
 
 /* ---- writing ---- */
@@ -233,10 +233,18 @@ lk_status lk_peft_write_layers(const lk_adapter *a, lk_json *config, const char 
   return lk_json_set(c, config, key, array);
 }
 
+char *lk_peft_word(lk_ctx *c, const lk_method *m, const char *key) {
+  const lk_opt *o = m->cls->opts;
+  while (strcmp(o->key, key)) o++;
+  const char *words = o->words;
+  for (int i = (int)lk_method_option(m, key, 0); i > 0; i--) words += strcspn(words, "|") + 1;
+  return lk_strndup(c, words, strcspn(words, "|"));
+}
+
 lk_status lk_peft_write_common(const lk_adapter *a, const lk_peft_format *f, lk_json *config) {
   lk_ctx *c = lk_model_ctx(a->model);
   write_keys(c, shared, config);
   write_keys(c, f->keys, config);
-  lk_json_set_string(c, config, "bias", lk_peft_bias_word(f, a->options->bias));
+  if (f->bias_only) lk_json_set_string(c, config, "bias", lk_peft_bias_word(f, a->options->bias));
   return lk_peft_write_targets(a, config);
 }

@@ -137,17 +137,16 @@ static int is_right(const lk_adapter *a, const lk_json *map, const char *key, do
   return 1;
 }
 
-/* The map with a whole path for every site whose value is not the usual one. */
-static lk_json *map_of_sites(const lk_adapter *a, const char *key, double usual) {
+lk_json *lk_peft_map_of_sites(const lk_adapter *a, lk_peft_site_number number, const void *arg, double usual) {
   lk_module *root = lk_model_root(a->model);
   lk_ctx *c = root->ctx;
   lk_json *map = lk_json_object(c);
   for (lk_module *m = root; m && map && !lk_error(c, NULL); m = lk_module_walk(root, m)) {
-    const lk_at *at = lora_at(m, a);
-    if (!at || lk_at_option(at, key, 0) == usual) continue;
+    const lk_at *chain = m->site ? lk_site_chain(m->site, a) : NULL;
+    if (!chain || number(chain, arg) == usual) continue;
     for (const char *known = m->path; known; known = known == m->path ? m->also : NULL) {
       char *path = lk_peft_escape(c, known), *pattern = path ? lk_sprintf(c, "^%s", path) : NULL;
-      if (pattern) set_number(c, map, pattern, lk_at_option(at, key, 0));
+      if (pattern) set_number(c, map, pattern, number(chain, arg));
       lk_free(c, pattern);
       lk_free(c, path);
     }
@@ -155,11 +154,15 @@ static lk_json *map_of_sites(const lk_adapter *a, const char *key, double usual)
   return map;
 }
 
+static double option_of_lora(const lk_at *chain, const void *key) {
+  return lk_at_option(chain->inner ? chain->inner : chain, key, 0);
+}
+
 static lk_status write_pattern(const lk_adapter *a, lk_json *config, const char *name, const char *key, double usual) {
   lk_json *map = map_of_overrides(a, key);
   if (!map || !is_right(a, map, key, usual)) {
     lk_json_free(map);
-    map = map_of_sites(a, key, usual);
+    map = lk_peft_map_of_sites(a, option_of_lora, key, usual);
   }
   return lk_json_set(lk_model_ctx(a->model), config, name, map);
 }
@@ -169,11 +172,7 @@ static lk_status write_pattern(const lk_adapter *a, lk_json *config, const char 
 /* The word that lora's option has; PEFT's but for two. */
 static lk_status write_init(lk_ctx *c, const lk_method *lora, lk_json *config) {
   static const char key[] = "init_lora_weights";
-  const lk_opt *o = lora->cls->opts;
-  while (strcmp(o->key, "init")) o++;
-  const char *words = o->words;
-  for (int i = (int)option(lora, "init"); i > 0; i--) words += strcspn(words, "|") + 1;
-  char *word = lk_strndup(c, words, strcspn(words, "|"));
+  char *word = lk_peft_word(c, lora, "init");
   if (word && !strcmp(word, "default")) lk_json_set_bool(c, config, key, 1);
   else if (word && !strcmp(word, "random")) lk_json_set_bool(c, config, key, 0);
   else if (word) lk_json_set_string(c, config, key, word);
@@ -193,19 +192,29 @@ static int is_fan_in_fan_out(const lk_adapter *a) {
   return n && n == turned;
 }
 
-static lk_status write_config(const lk_adapter *a, lk_json *config) {
+lk_status lk_peft_write_lora(const lk_adapter *a, const lk_peft_lora_settings *s, lk_json *config) {
   lk_ctx *c = lk_model_ctx(a->model);
+  lk_peft_write_common(a, &lk_peft_lora, config);
+  lk_json_set_int(c, config, "r", (int64_t)s->r);
+  set_number(c, config, "lora_alpha", s->alpha);
+  lk_json_set_real(c, config, "lora_dropout", s->dropout);
+  lk_json_set_bool(c, config, "use_rslora", s->rslora);
+  lk_json_set_bool(c, config, "use_dora", s->dora);
+  lk_json_set_bool(c, config, "lora_bias", s->bias);
+  return lk_json_set_bool(c, config, "fan_in_fan_out", is_fan_in_fan_out(a));
+}
+
+static lk_status write_config(const lk_adapter *a, lk_json *config) {
   shape s;
   take_apart(a->chain, &s);
-  lk_peft_write_common(a, &lk_peft_lora, config);
-  lk_json_set_int(c, config, "r", (int64_t)option(s.lora, "r"));
-  set_number(c, config, "lora_alpha", option(s.lora, "alpha"));
-  lk_json_set_real(c, config, "lora_dropout", s.dropout ? option(s.dropout, "p") : option(s.lora, "dropout"));
-  lk_json_set_bool(c, config, "use_rslora", option(s.lora, "rslora") != 0);
-  lk_json_set_bool(c, config, "use_dora", s.magnitude != NULL);
-  lk_json_set_bool(c, config, "lora_bias", option(s.lora, "bias") != 0);
-  lk_json_set_bool(c, config, "fan_in_fan_out", is_fan_in_fan_out(a));
-  write_init(c, s.lora, config);
+  lk_peft_lora_settings settings = {.r = option(s.lora, "r"),
+                                    .alpha = option(s.lora, "alpha"),
+                                    .dropout = s.dropout ? option(s.dropout, "p") : option(s.lora, "dropout"),
+                                    .rslora = option(s.lora, "rslora") != 0,
+                                    .dora = s.magnitude != NULL,
+                                    .bias = option(s.lora, "bias") != 0};
+  lk_peft_write_lora(a, &settings, config);
+  write_init(lk_model_ctx(a->model), s.lora, config);
   write_pattern(a, config, "rank_pattern", "r", option(s.lora, "r"));
   return write_pattern(a, config, "alpha_pattern", "alpha", option(s.lora, "alpha"));
 }
@@ -270,8 +279,7 @@ static const char *read_init(lk_peft_reading *r) {
   return NULL;
 }
 
-/* A number of the config as a spec has it, or `missing`. */
-static const char *number(lk_peft_reading *r, const char *key, const char *missing) {
+const char *lk_peft_number_of(lk_peft_reading *r, const char *key, const char *missing) {
   const lk_json *j = lk_json_get(r->config, key);
   lk_json_real(r->ctx, r->config, key, 0); /* refuses another kind */
   return lk_json_type(j) <= LK_JSON_NULL || lk_error(r->ctx, NULL) ? missing : lk_peft_number(r, j);
@@ -279,7 +287,8 @@ static const char *number(lk_peft_reading *r, const char *key, const char *missi
 
 static lk_status read_spec(lk_peft_reading *r) {
   lk_ctx *c = r->ctx;
-  const char *init = read_init(r), *alpha = number(r, "lora_alpha", "8"), *p = number(r, "lora_dropout", "0");
+  const char *init = read_init(r), *alpha = lk_peft_number_of(r, "lora_alpha", "8");
+  const char *p = lk_peft_number_of(r, "lora_dropout", "0");
   int64_t rank = lk_json_int(c, r->config, "r", 8);
   int dora = lk_json_bool(c, r->config, "use_dora", 0), rslora = lk_json_bool(c, r->config, "use_rslora", 0);
   int bias = lk_json_bool(c, r->config, "lora_bias", 0);

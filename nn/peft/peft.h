@@ -39,18 +39,31 @@ typedef struct lk_peft_key {
 
 struct lk_peft_format {
   const char *peft_type;
-  const char *prefix;      /* of tensors' names; behind it the path and our parameter's name */
-  const char *bias_only;   /* the word for biases of adapted layers */
-  const lk_peft_key *keys; /* of its config, besides those of every config; ended by {0} */
+  const char *prefix;              /* of tensors' names; behind it the path and our parameter's name */
+  const char *bias_only;           /* the word for biases of adapted layers; NULL: the config has no `bias` */
+  const lk_peft_key *keys;         /* of its config, besides those of every config; ended by {0} */
   int (*holds)(const lk_param *p); /* is this parameter of a site in the file?  NULL: all are */
+  /* What is written in place of all parameters of the sites, as a list (see lk_peft_write), or none; NULL: themselves. */
+  lk_status (*make)(lk_adapter *a, lk_param **made);
   /* Can it hold this adapter? */
   int (*fits)(const lk_adapter *a);
   lk_status (*write_config)(const lk_adapter *a, lk_json *config);
   lk_status (*read_config)(lk_peft_reading *r);
 };
 
-extern const lk_peft_format lk_peft_lora; /* lora.c */
-extern const lk_peft_format lk_peft_own;  /* own.c: holds every adapter */
+/* ---- peft.c ---- */
+
+/* The adapter to be saved into dir (name NULL: "default"); NULL with an error that begins with `who`. */
+lk_adapter *lk_peft_adapter(lk_model *model, const char *name, const char *dir, const char *who);
+/* Writes both files of a directory.  made: NULL, or a list of values that stand in place of all parameters of sites; their owner is the lk_at, their name "<path>.<name in the file>" and "@<adapter>" as parameters have it. */
+lk_status lk_peft_write(lk_adapter *a, const lk_peft_format *f, lk_param *made, lk_json *config, const char *dir,
+                        const char *base);
+
+extern const lk_peft_format lk_peft_adalora; /* adalora.c */
+extern const lk_peft_format lk_peft_lora;    /* lora.c */
+extern const lk_peft_format lk_peft_glora;   /* glora.c */
+extern const lk_peft_format lk_peft_neat;    /* neat.c */
+extern const lk_peft_format lk_peft_own;     /* own.c: holds every adapter */
 
 /* ---- config.c: what the configs share ---- */
 
@@ -62,6 +75,8 @@ lk_status lk_peft_mistyped(lk_ctx *c, const char *key, const char *want, const l
 lk_status lk_peft_override(lk_peft_reading *r, const char *pattern, const char *options);
 /* A number as a spec has it: 8, 0.1. */
 const char *lk_peft_number(lk_peft_reading *r, const lk_json *j);
+/* The same by key of the config; `missing` if it is not there.  lora.c */
+const char *lk_peft_number_of(lk_peft_reading *r, const char *key, const char *missing);
 /* Refuses keys that must be off and collects a warning about unknown ones. */
 lk_status lk_peft_check_keys(lk_peft_reading *r);
 /* target_modules, exclude_modules, modules_to_save, layers_to_transform, layers_pattern, bias, task_type. */
@@ -73,6 +88,22 @@ lk_status lk_peft_read_bias(lk_peft_reading *r);
 lk_status lk_peft_write_common(const lk_adapter *a, const lk_peft_format *f, lk_json *config);
 lk_status lk_peft_write_layers(const lk_adapter *a, lk_json *config, const char *key);
 const char *lk_peft_bias_word(const lk_peft_format *f, lk_bias_mode mode);
+/* The word that an option has; the caller's. */
+char *lk_peft_word(lk_ctx *c, const lk_method *m, const char *key);
+
+/* ---- lora.c ---- */
+
+/* Settings of a LoraConfig that are not a pattern. */
+typedef struct lk_peft_lora_settings {
+  double r, alpha, dropout;
+  int rslora, dora, bias;
+} lk_peft_lora_settings;
+
+lk_status lk_peft_write_lora(const lk_adapter *a, const lk_peft_lora_settings *s, lk_json *config);
+/* A number of a site's chain, as a rank. */
+typedef double (*lk_peft_site_number)(const lk_at *chain, const void *arg);
+/* rank_pattern and the like: the whole path of every site whose number is not the usual one.  NULL on error. */
+lk_json *lk_peft_map_of_sites(const lk_adapter *a, lk_peft_site_number number, const void *arg, double usual);
 
 /* ---- targets.c ---- */
 /* target_modules and what narrows it, so that PEFT's rules select exactly the adapted modules. */
@@ -98,7 +129,8 @@ typedef struct lk_peft_tensors {
   size_t n, capacity;
 } lk_peft_tensors;
 
-lk_status lk_peft_write_tensors(lk_adapter *a, const lk_peft_format *f, const char *path);
+/* made: see lk_peft_write. */
+lk_status lk_peft_write_tensors(lk_adapter *a, const lk_peft_format *f, lk_param *made, const char *path);
 /* Gives the adapter's parameters the values in the file; or changes none of them. */
 lk_status lk_peft_read_tensors(lk_adapter *a, const lk_peft_format *f, lk_safetensors *file, const char *path);
 /* A tensor's values as f32 or f64, bf16 and f16 widened; *owned: to be freed, or NULL. */

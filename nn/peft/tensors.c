@@ -34,16 +34,18 @@ static void entries_free(lk_peft_tensors *e) {
   lk_free(e->ctx, e->list);
 }
 
-/* Every parameter of the adapter: of its sites in the model's order, then its copies of the base's. */
-static lk_status collect(lk_adapter *a, const lk_peft_format *f, lk_peft_tensors *e) {
+/* Every parameter of the adapter: of its sites in the model's order, then its copies of the base's.  made: NULL, or see
+ * lk_peft_write. */
+static lk_status collect(lk_adapter *a, const lk_peft_format *f, lk_param *made, lk_peft_tensors *e) {
   lk_module *root = lk_model_root(a->model);
   int ours = !*f->prefix; /* PEFT knows parameters of sites only */
   *e = (lk_peft_tensors){.ctx = root->ctx, .prefix = f->prefix, .at_name = ""};
   char *at_name = strcmp(a->name, "default") ? lk_sprintf(root->ctx, "@%s", a->name) : NULL;
   if (at_name) e->at_name = at_name;
   for (lk_at *at = NULL; (at = lk_adapter_walk(a, at));)
-    for (lk_param *p = at->params; p; p = p->next)
+    for (lk_param *p = made ? NULL : at->params; p; p = p->next)
       if (!f->holds || f->holds(p)) add(e, p, at->site->module, 0);
+  for (lk_param *p = made; p; p = p->next) add(e, p, ((lk_at *)p->owner)->site->module, 0);
   for (lk_method *m = ours ? a->chain : NULL; m; m = lk_method_walk(a->chain, m))
     for (lk_param *p = m->params; p; p = p->next) add(e, p, root, 0);
   for (lk_param *p = a->stand_ins; p; p = p->next) {
@@ -69,10 +71,10 @@ static void warn_of_nonfinite(const lk_adapter *a, const lk_peft_tensors *e) {
   }
 }
 
-lk_status lk_peft_write_tensors(lk_adapter *a, const lk_peft_format *f, const char *path) {
+lk_status lk_peft_write_tensors(lk_adapter *a, const lk_peft_format *f, lk_param *made, const char *path) {
   static const lk_metadata format = {"format", "pt"};
   lk_peft_tensors e;
-  if (collect(a, f, &e)) return lk_error(e.ctx, NULL);
+  if (collect(a, f, made, &e)) return lk_error(e.ctx, NULL);
   lk_named_view *views = lk_alloc_array(e.ctx, 2 * e.n + 1, sizeof *views);
   size_t n = 0;
   for (size_t i = 0; views && i < e.n; i++) {
@@ -137,7 +139,7 @@ static lk_status read_buffers(lk_adapter *a, const lk_peft_format *f, lk_safeten
   lk_peft_tensors e;
   lk_view v;
   void *owned;
-  if (*f->prefix || collect(a, f, &e)) return lk_error(lk_model_ctx(a->model), NULL);
+  if (*f->prefix || collect(a, f, NULL, &e)) return lk_error(lk_model_ctx(a->model), NULL);
   for (size_t i = 0; i < e.n && !lk_error(e.ctx, NULL); i++) {
     lk_param *p = e.list[i].param;
     const lk_stored *s = p->kind == LK_BUFFER ? lk_safetensors_find(file, e.list[i].name) : NULL;
@@ -151,7 +153,7 @@ static lk_status read_buffers(lk_adapter *a, const lk_peft_format *f, lk_safeten
 
 lk_status lk_peft_read_tensors(lk_adapter *a, const lk_peft_format *f, lk_safetensors *file, const char *path) {
   lk_peft_tensors e;
-  if (read_buffers(a, f, file) || collect(a, f, &e)) return lk_error(lk_model_ctx(a->model), NULL);
+  if (read_buffers(a, f, file) || collect(a, f, NULL, &e)) return lk_error(lk_model_ctx(a->model), NULL);
   int fits = !lk_peft_compare(a, &e, file, path);
   for (size_t i = 0; fits && i < e.n; i++)
     if (e.list[i].stored && take(e.ctx, &e.list[i], file)) break;

@@ -152,18 +152,37 @@ static lk_status assign(lk_safetensors *f, tensors *s) {
   return LK_OK;
 }
 
+static void swap_bytes(char *a, char *b, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    char was = a[i];
+    a[i] = b[i];
+    b[i] = was;
+  }
+}
+
 /* Exchanges the adapters' buffers (kept layers, a chosen structure) with `values`, one after the other, and has the
  * methods rebuild what depends on them.  Twice is as before. */
 static lk_status swap_buffers(lk_model *model, lk_param **buffers, lk_view *values, size_t n) {
   for (size_t i = 0; i < n; i++) {
-    lk_view was = buffers[i]->value;
-    buffers[i]->value.p = values[i].p;
-    values[i].p = was.p;
+    swap_bytes(buffers[i]->value.p, values[i].p, lk_view_bytes(&values[i]));
     lk_param_touch(buffers[i]);
   }
   for (lk_adapter *a = n ? model->adapters : NULL; a; a = a->next)
     if (lk_methods_loaded(a)) break;
   return lk_error(lk_model_ctx(model), NULL);
+}
+
+/* Puts the buffers back.  The methods' hooks do nothing in a context that holds an error: it is set aside meanwhile. */
+static void put_back(lk_model *model, lk_param **buffers, lk_view *values, size_t n) {
+  lk_ctx *c = lk_model_ctx(model);
+  const char *message;
+  char why[1024];
+  lk_status status = lk_error(c, &message);
+  snprintf(why, sizeof why, "%s", message);
+  lk_error_clear(c);
+  swap_buffers(model, buffers, values, n);
+  lk_error_clear(c);
+  lk_fail(c, status, "%s", why);
 }
 
 /* The stored values of every buffer that the file has in the right shape; their memory is the caller's. */
@@ -206,7 +225,7 @@ static lk_status load(lk_safetensors *f, lk_model *model, lk_optim *opt, complai
   if (!lk_error(s.ctx, NULL)) {
     lk_status status = swap_buffers(model, buffers, values, n);
     if (!status && rest) status = load_rest(f, model, opt, k, path);
-    if (status) swap_buffers(model, buffers, values, n);
+    if (status) put_back(model, buffers, values, n);
   }
   for (size_t i = 0; i < n; i++) lk_free(s.ctx, values[i].p);
   lk_free(s.ctx, buffers);

@@ -33,8 +33,11 @@ typedef struct golden_method {
   const char *(*guess)(golden *g);
 } golden_method;
 
+extern const golden_method golden_adalora;
 extern const golden_method golden_glora;
 extern const golden_method golden_lora;
+extern const golden_method golden_malora;
+extern const golden_method golden_molora;
 extern const golden_method golden_neat;
 extern const golden_method golden_mlae;
 extern const golden_method golden_lora_drop;

@@ -122,7 +122,8 @@ static void recorded_draws(golden_layer *l) {
   golden *g = l->g;
   lk_view keep;
   if (golden_get(g, "expert_keep", &keep)) lk_side(l->t, "site.expert_keep", constant(l, keep, 0));
-  if (golden_get(g, "drop_keep", &keep)) lk_side(l->t, "site.drop", constant(l, keep, 1));
+  if (golden_get(g, "drop_keep", &keep) || golden_get(g, "drop_mask", &keep))
+    lk_side(l->t, "site.drop", constant(l, keep, 1));
   else if (golden_real(g, "lora_dropout", 0) > 0 && l->site->kind != LK_SITE_EMBEDDING)
     lk_fail(g->ctx, LK_EARG, "unsupported: lora_dropout = %g without the recorded mask drop_keep",
             golden_real(g, "lora_dropout", 0));

@@ -170,7 +170,8 @@ static void activations(golden *g) {
   if (!golden_need(g, "z", &z)) return;
   for (size_t i = 0; i < lk_safetensors_count(g->file) && !lk_error(g->ctx, NULL); i++) {
     const char *tensor = lk_safetensors_at(g->file, i)->name;
-    const char *name = !strncmp(tensor, "f.", 2) ? tensor + 2 : !strncmp(tensor, "df.", 3) ? tensor + 3 : NULL;
+    const char *name = !strncmp(tensor, "f.", 2) ? tensor + 2 : NULL;
+    if (!strncmp(tensor, "df.", 3) && !golden_has(g, tensor + 1)) name = tensor + 3;
     if (name && strlen(name) < 40) one_activation(g, name, &z);
   }
 }
