@@ -99,9 +99,10 @@ static void say_how(report *r, const exhibit *e) {
              "%lld epochs, %lld seeds (mean ± standard deviation). The best epoch, what LoRA-drop keeps and the "
              "structures that a search finds are chosen by training and validation images; test images choose "
              "nothing.\n",
-             o->preset, o->source.directory ? "real images" : "drawn ones: ",
-             o->source.directory ? "" : o->source.domain, o->source.directory ? " of --data" : "",
-             (long long)o->source.train, (long long)o->train.epochs, (long long)o->seeds);
+             o->preset,
+             o->source.directory ? "real images" : "drawn ones: ", o->source.directory ? "" : o->source.domain,
+             o->source.directory ? " of --data" : "", (long long)o->source.train, (long long)o->train.epochs,
+             (long long)o->seeds);
 }
 
 static void show(const plan *p, const exhibit *e) {

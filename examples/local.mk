@@ -29,16 +29,30 @@ program_sources = \
   %D%/run_resume.c
 AM_CPPFLAGS += -DLK_VERSION='"$(PACKAGE_VERSION)"'
 %C%_finetune_SOURCES = %D%/finetune.c $(program_sources)
-%C%_compare_SOURCES = %D%/compare.c $(program_sources)
+%C%_compare_SOURCES = \
+  %D%/compare.c \
+  %D%/domains.c \
+  %D%/exhibit.c \
+  %D%/exhibit_all.c \
+  %D%/exhibit_shots.c \
+  %D%/exhibit_show.c \
+  %D%/exhibit_tasks.c \
+  %D%/session.c \
+  %D%/trial.c \
+  $(program_sources)
 
 example_headers = \
   %D%/count.h \
   %D%/course.h \
+  %D%/domains.h \
+  %D%/exhibit.h \
   %D%/memory.h \
   %D%/options.h \
   %D%/run.h \
   %D%/run_procedure.h \
-  %D%/run_resume.h
+  %D%/run_resume.h \
+  %D%/session.h \
+  %D%/trial.h
 EXTRA_DIST += $(example_headers)
 
 noinst_PROGRAMS += $(course) $(programs)

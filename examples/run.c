@@ -40,12 +40,12 @@ static double now_ms(void) {
 
 /* The largest value so far; infinities and NaN count as the largest. */
 static void look_for_largest(const lk_param *p, const lk_param **worst, double *largest) {
-  const float *x = p->value.p;
-  for (int64_t i = 0, n = lk_param_count(p); i < n && !(*worst && !isfinite(*largest)); i++)
-    if (!*worst || !(fabs((double)x[i]) <= *largest)) {
-      *worst = p;
-      *largest = fabs((double)x[i]);
-    }
+  for (int64_t i = 0, n = lk_param_count(p); i < n && !(*worst && !isfinite(*largest)); i++) {
+    double x = fabs(lk_view_get(&p->value, i));
+    if (*worst && x <= *largest) continue;
+    *worst = p;
+    *largest = x;
+  }
 }
 
 /* Names the tensor that made the loss infinite or not a number. */

@@ -66,8 +66,7 @@ static lk_status judge_all(session *s, const trial *t, int seed, outcome *out) {
 static void keep_first(lk_ctx *ctx, session *s, const settings *o, const trial *t, const run_result *r, outcome *out) {
   char base[1024], directory[1100];
   snprintf(directory, sizeof directory, "%s/%s", o->out, t->saved_as ? t->saved_as : "");
-  if (t->saved_as)
-    lk_adapter_save(s->model.model, "default", directory, pretrained(o, base, sizeof base));
+  if (t->saved_as) lk_adapter_save(s->model.model, "default", directory, pretrained(o, base, sizeof base));
   out->notes = lk_strdup(ctx, r->notes ? r->notes : "");
   out->losses = lk_alloc_array(ctx, (size_t)r->nlosses, sizeof *out->losses);
   if (!out->losses) return;

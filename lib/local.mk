@@ -50,6 +50,8 @@ op_sources = \
   %D%/ops/pow.c \
   %D%/ops/reduce.c \
   %D%/ops/reshape.c \
+  %D%/ops/rms_norm.c \
+  %D%/ops/rotary.c \
   %D%/ops/scalar.c \
   %D%/ops/scatter_rows.c \
   %D%/ops/slice.c \

@@ -1,12 +1,10 @@
-/* combine.c: a new adapter from several: what may be combined, the new adapter's options, all of it or nothing. */
+/* combine.c: a new adapter from several: what may be combined, and the order of things: all values are computed before
+ * anything is attached, and nothing can fail after that. */
 #include "combine.h"
 
 #include "peft/peft.h"
 
-#include <assert.h>
-#include <locale.h>
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 /* ---- what may be combined ---- */

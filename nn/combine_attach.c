@@ -96,6 +96,7 @@ static int can_join(const lk_combine_job *j) {
   return 1;
 }
 
+/* "a,b" of "a" and "a,b"; "re:(x)|(y)" of "re:x" and "re:y". */
 static char *joined_targets(const lk_combine_job *j) {
   char *all = NULL;
   for (int i = 0; i < j->n; i++) {

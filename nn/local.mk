@@ -18,6 +18,8 @@ nn_sources = \
   %D%/module.c \
   %D%/peft.c \
   %D%/saved.c \
+  %D%/shards.c \
+  %D%/shards.h \
   %D%/search.c \
   %D%/search_file.c \
   %D%/search.h \
@@ -45,6 +47,7 @@ model_sources = \
   %D%/models/vit_parts.h
 
 peft_sources = \
+  %D%/peft/adalora.c \
   %D%/peft/compare.c \
   %D%/peft/config.c \
   %D%/peft/export.c \
@@ -97,7 +100,9 @@ adapter_helpers = \
   %D%/adapters/dispatch.c \
   %D%/adapters/glora.h \
   %D%/adapters/glora_structure.c \
-  %D%/adapters/router.c
+  %D%/adapters/router.c \
+  %D%/adapters/structure.c \
+  %D%/adapters/structure.h
 
 libnn_la_SOURCES = $(nn_sources) $(layer_sources) $(model_sources) $(peft_sources) $(data_sources) $(train_sources) \
   $(adapter_sources) $(adapter_helpers)

@@ -18,7 +18,8 @@
 #define TENSORS "adapter_model.safetensors"
 
 /* In the order in which they are tried for an adapter; the last one fits all. */
-static const lk_peft_format *const formats[] = {&lk_peft_lora, &lk_peft_glora, &lk_peft_neat, &lk_peft_own};
+static const lk_peft_format *const formats[] = {&lk_peft_adalora, &lk_peft_lora, &lk_peft_glora, &lk_peft_neat,
+                                                &lk_peft_own};
 enum { FORMATS = sizeof formats / sizeof *formats };
 
 /* ---- saving ---- */
@@ -61,6 +62,13 @@ lk_adapter *lk_peft_adapter(lk_model *model, const char *name, const char *dir, 
   return lk_error(c, NULL) ? NULL : a;
 }
 
+void lk_peft_made_free(lk_param *made) {
+  for (lk_param *next; made; made = next) {
+    next = made->next;
+    lk_param_free(made);
+  }
+}
+
 lk_status lk_adapter_save(lk_model *model, const char *name, const char *dir, const char *base) {
   if (!model) return LK_ENIL;
   lk_ctx *c = lk_model_ctx(model);
@@ -69,7 +77,10 @@ lk_status lk_adapter_save(lk_model *model, const char *name, const char *dir, co
   for (int i = 0; a && i < FORMATS && !f; i++)
     if (formats[i]->fits(a)) f = formats[i];
   lk_json *config = f && !lk_error(c, NULL) ? lk_json_object(c) : NULL;
-  if (config && !f->write_config(a, config)) lk_peft_write(a, f, NULL, config, dir, base);
+  lk_param *made = NULL;
+  if (config && !f->write_config(a, config) && (!f->make || !f->make(a, &made)))
+    lk_peft_write(a, f, made, config, dir, base);
+  lk_peft_made_free(made);
   lk_json_free(config);
   return lk_error(c, NULL);
 }

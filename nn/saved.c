@@ -11,8 +11,9 @@ static lk_status copy(lk_adapter *a, lk_param *p) {
   int is_default = !strcmp(a->name, "default");
   char *name = lk_sprintf(c, "%s%s%s", p->name, is_default ? "" : "@", is_default ? "" : a->name);
   if (!name) return lk_error(c, NULL);
-  lk_param *s = p->value.p ? lk_param_new(c, name, LK_TRAINED, p->value.dtype, p->value.ndim, p->value.shape)
-                           : lk_param_new_shape(c, name, LK_TRAINED, p->value.dtype, p->value.ndim, p->value.shape);
+  lk_dtype dtype = lk_model_dtype(a->model); /* also where the original is stored in half */
+  lk_param *s = p->value.p ? lk_param_new(c, name, LK_TRAINED, dtype, p->value.ndim, p->value.shape)
+                           : lk_param_new_shape(c, name, LK_TRAINED, dtype, p->value.ndim, p->value.shape);
   lk_free(c, name);
   if (!s) return lk_error(c, NULL);
   if (p->value.p) lk_view_copy(&s->value, &p->value);

@@ -46,6 +46,7 @@ lk_status lk_at_rebase(lk_at *at, const lk_view *weight) {
     return lk_fail(c, LK_EARG, "attach: %s cannot replace the base weight of %s, which is shared or trained as a copy",
                    name, lk_at_path(at));
   lk_view to = s->weight->value;
+  to.dtype = lk_model_dtype(s->module->model); /* also where the original is stored in half */
   to.p = lk_alloc(c, lk_view_bytes(&to));
   if (!to.p) return lk_error(c, NULL);
   void *values = to.p;
@@ -58,6 +59,7 @@ lk_status lk_at_rebase(lk_at *at, const lk_view *weight) {
   s->original_weight = s->weight->value;
   s->original_owned = s->weight->owned;
   s->replaced_by = at;
+  s->weight->value.dtype = to.dtype;
   s->weight->value.p = values;
   s->weight->owned = 1;
   lk_param_touch(s->weight);

@@ -1,7 +1,7 @@
 /* weights.c: the base parameters of a model from and into safetensors files. */
 #include "model.h"
+#include "shards.h"
 
-#include <lorikeet/safetensors.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -45,7 +45,7 @@ static int item(int kind, const lk_param *p, const lk_stored *s, char *text, siz
 /* "9 missing: a, b, ..." behind the text, in at most `room` bytes. */
 static void describe(int kind, const listing *l, char *text, size_t room) {
   static const char *const what[] = {"missing", "unexpected", "misshapen",
-                                     "of a type that is not read (F32 and F64 are)"};
+                                     "of a type that is not read (F32, F64, BF16 and F16 are)"};
   size_t used = strlen(text), end = used + room;
   used += (size_t)snprintf(text + used, room, "%s%d %s: ", used ? "; " : "", l->n, what[kind]);
   for (int i = 0; i < l->n; i++) {
@@ -93,10 +93,11 @@ static int wanted(const lk_param *p, const lk_load_options *o) {
   return !p->alias && p->kind != LK_RETIRED && p->kind != LK_SCRATCH && !begins_any(p->name, o->skip);
 }
 
-static const lk_stored *stored_for(const lk_safetensors *f, const lk_param *p, const lk_load_options *o) {
-  const lk_stored *s = lk_safetensors_find(f, p->name);
+static const lk_stored *stored_for(const lk_shards *f, const lk_param *p, const lk_load_options *o,
+                                   lk_safetensors **in) {
+  const lk_stored *s = lk_shards_find(f, p->name, in);
   const char *name = bare(p->name, o);
-  return s || !name ? s : lk_safetensors_find(f, name);
+  return s || !name ? s : lk_shards_find(f, name, in);
 }
 
 static int has_place(lk_model *model, const char *stored, const lk_load_options *o) {
@@ -115,45 +116,58 @@ static int mismatch(const lk_param *p, const lk_stored *s) {
   lk_view v = {.ndim = s->ndim};
   memcpy(v.shape, s->shape, sizeof v.shape);
   if (!lk_view_same_shape(&v, &p->value)) return MISSHAPEN;
-  int real = !strcmp(s->dtype, "F32") || !strcmp(s->dtype, "F64");
-  return lk_dtype_is_real(p->value.dtype) && !real ? UNTYPED : KINDS;
+  static const char *const read[] = {"F32", "F64", "BF16", "F16"};
+  for (size_t i = 0; i < sizeof read / sizeof *read; i++)
+    if (!strcmp(s->dtype, read[i])) return KINDS;
+  return UNTYPED;
 }
 
-static lk_status compare(lk_model *model, const char *path, const lk_safetensors *f, const lk_load_options *o) {
+static lk_status compare(lk_model *model, const char *path, const lk_shards *f, const lk_load_options *o) {
   listing l[KINDS + 1] = {{0}};
+  lk_safetensors *in;
   for (lk_param *p = NULL; (p = lk_param_walk(model, p));) {
     if (!wanted(p, o)) continue;
-    const lk_stored *s = stored_for(f, p, o);
+    const lk_stored *s = stored_for(f, p, o, &in);
     list(&l[s ? mismatch(p, s) : MISSING], p, s);
   }
-  for (size_t i = 0; i < lk_safetensors_count(f); i++) {
-    const lk_stored *s = lk_safetensors_at(f, i);
-    if (!has_place(model, s->name, o)) list(&l[UNEXPECTED], NULL, s);
-  }
+  for (int k = 0; k < f->n; k++)
+    for (size_t i = 0; i < lk_safetensors_count(f->file[k]); i++) {
+      const lk_stored *s = lk_safetensors_at(f->file[k], i);
+      if (!has_place(model, s->name, o)) list(&l[UNEXPECTED], NULL, s);
+    }
   return report(lk_model_ctx(model), path, l, o->flags & LK_LOAD_PARTIAL);
+}
+
+/* May the parameter stay in half precision?  Weights of linear layers and embeddings are widened where they are used. */
+static int can_be_half(const lk_param *p) {
+  const lk_site *s = ((lk_module *)p->owner)->site;
+  return s && s->weight == p && s->kind != LK_SITE_CONV2D && p->value.dtype == LK_F32;
 }
 
 /* Gives p the stored values: by pointing into the file where that is possible. */
 static lk_status take(lk_param *p, lk_safetensors *f, const lk_stored *s, int flags) {
   lk_view v;
   if (lk_safetensors_view(f, s, &v)) return lk_error(p->ctx, NULL);
-  if (flags & LK_LOAD_COPY || v.dtype != p->value.dtype) return lk_param_assign(p, &v);
+  int half = v.dtype == LK_BF16 || v.dtype == LK_F16;
+  if (flags & LK_LOAD_COPY || (v.dtype != p->value.dtype && !(half && can_be_half(p)))) return lk_param_assign(p, &v);
   if (p->owned) lk_free(p->ctx, p->value.p);
+  p->value.dtype = v.dtype;
   p->value.p = v.p;
   p->owned = 0;
   lk_param_touch(p);
   return LK_OK;
 }
 
-static lk_status take_all(lk_model *model, lk_safetensors *f, const lk_load_options *o) {
+static lk_status take_all(lk_model *model, const lk_shards *f, const lk_load_options *o) {
+  lk_safetensors *in;
   for (lk_param *p = NULL; (p = lk_param_walk(model, p));) {
-    const lk_stored *s = wanted(p, o) ? stored_for(f, p, o) : NULL;
-    if (s && take(p, f, s, o->flags)) break;
+    const lk_stored *s = wanted(p, o) ? stored_for(f, p, o, &in) : NULL;
+    if (s && take(p, in, s, o->flags)) break;
   }
   return lk_error(lk_model_ctx(model), NULL);
 }
 
-static void close_file(void *f) { lk_safetensors_close(f); }
+static void close_files(void *f) { lk_shards_close(f); }
 
 /* Values that are not the base's own cannot be replaced by a file's. */
 static lk_status check_state(lk_model *model, const char *path) {
@@ -168,16 +182,26 @@ static lk_status check_state(lk_model *model, const char *path) {
   return LK_OK;
 }
 
-lk_status lk_model_load_with(lk_model *model, const char *path, const lk_load_options *o) {
-  if (check_state(model, path)) return lk_error(lk_model_ctx(model), NULL);
-  lk_safetensors *f = lk_safetensors_open(lk_model_ctx(model), path);
-  if (!f) return lk_error(lk_model_ctx(model), NULL);
+/* Takes over the files. */
+static lk_status load(lk_model *model, const char *path, lk_shards *f, const lk_load_options *o) {
   lk_status bad = compare(model, path, f, o);
   int mapped = !bad && !(o->flags & LK_LOAD_COPY);
-  if (mapped) bad = lk_model_on_free(model, close_file, f); /* closes it if this fails */
+  if (mapped) bad = lk_model_on_free(model, close_files, f); /* closes them if this fails */
   if (!bad) bad = take_all(model, f, o);
-  if (!mapped) lk_safetensors_close(f);
+  if (!mapped) lk_shards_close(f);
   return bad;
+}
+
+lk_status lk_model_load_with(lk_model *model, const char *path, const lk_load_options *o) {
+  if (check_state(model, path)) return lk_error(lk_model_ctx(model), NULL);
+  lk_shards *f = lk_shards_open(lk_model_ctx(model), path);
+  return f ? load(model, path, f, o) : lk_error(lk_model_ctx(model), NULL);
+}
+
+lk_status lk_model_load_directory(lk_model *model, const char *directory, const lk_load_options *o) {
+  if (check_state(model, directory)) return lk_error(lk_model_ctx(model), NULL);
+  lk_shards *f = lk_shards_open_directory(lk_model_ctx(model), directory);
+  return f ? load(model, directory, f, o) : lk_error(lk_model_ctx(model), NULL);
 }
 
 lk_status lk_model_load(lk_model *model, const char *path, int flags) {

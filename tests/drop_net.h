@@ -87,7 +87,7 @@ static int net_output(uint64_t step, double y[2 * TOKENS]) {
   return test_values(t, net_forward(), y);
 }
 
-static double net_loss(uint64_t step) {
+static inline double net_loss(uint64_t step) {
   lk_tape_reset(t);
   if (step) lk_train(t, step, 0);
   return lk_item(t, test_loss(t, net_forward()));

@@ -23,6 +23,7 @@ test_headers = \
   %D%/adapter_suite.h \
   %D%/adapters.h \
   %D%/alloc.h \
+  %D%/drop_net.h \
   %D%/files.h \
   %D%/io_suite.h \
   %D%/peft.h \
@@ -85,10 +86,13 @@ suites = \
   %D%/test_data \
   %D%/test_export \
   %D%/test_empty \
+  %D%/test_half \
   %D%/test_inplace \
   %D%/test_io \
   %D%/test_json \
   %D%/test_layers \
+  %D%/test_lora_drop \
+  %D%/test_lora_drop_files \
   %D%/test_match \
   %D%/test_memory \
   %D%/test_mlae \
@@ -120,10 +124,13 @@ check_PROGRAMS += $(suites)
 %C%_test_data_LDADD = $(suite_libs)
 %C%_test_export_LDADD = $(suite_libs)
 %C%_test_empty_LDADD = $(suite_libs)
+%C%_test_half_LDADD = $(suite_libs)
 %C%_test_inplace_LDADD = $(suite_libs)
 %C%_test_io_LDADD = $(suite_libs)
 %C%_test_json_LDADD = $(suite_libs)
 %C%_test_layers_LDADD = $(suite_libs)
+%C%_test_lora_drop_LDADD = $(suite_libs)
+%C%_test_lora_drop_files_LDADD = $(suite_libs)
 %C%_test_match_LDADD = $(suite_libs)
 %C%_test_memory_LDADD = $(suite_libs)
 %C%_test_mlae_LDADD = $(suite_libs)

@@ -27,7 +27,8 @@ static const struct {
     {"keep_n=2 T=1", "q0 v0 q1 v1"},
     {"keep_n=3", "q0 v0 q1 v1 v2 q3"},
     {"keep_n=99", "q0 v0 q1 v1 q2 v2 q3 v3"},
-    {"scope=layer T=0.5", "q0 v0 q1 v1"},
+    {"scope=layer T=0.5", "q0 v0"},
+    {"scope=layer T=0.7", "q0 v0 q1 v1"},
     {"scope=layer T=0.8", "q0 v0 q1 v1 q3 v3"},
     {"scope=layer keep_n=1", "q0 v0"},
     {"scope=layer T=1", "q0 v0 q1 v1 q2 v2 q3 v3"},
@@ -233,12 +234,10 @@ START_TEST(attach_refused) {
   const lk_override rank = {"layers.2.q", "r=3"}, alpha = {"layers.1.v", "alpha=9"};
   refused(&(lk_attach_options){.spec = "lora_drop " LORA, .targets = "q,v", .overrides = &rank, .noverrides = 1},
           "lora at layers.0.q and at layers.2.q cannot be shared: their options differ");
-  refused(&(lk_attach_options){.spec = "lora_drop (dropout (" LORA "))", .targets = "q"}, "spec");
-  refused(&(lk_attach_options){.spec = "lora_drop (dropout p=0 " LORA ")",
-                               .targets = "q,v",
-                               .overrides = &alpha,
-                               .noverrides = 1},
-          "lora at layers.0.v and at layers.1.v cannot be shared: their options differ");
+  refused(
+      &(lk_attach_options){
+          .spec = "lora_drop (dropout p=0 " LORA ")", .targets = "q,v", .overrides = &alpha, .noverrides = 1},
+      "lora at layers.0.v and at layers.1.v cannot be shared: their options differ");
   refused(&(lk_attach_options){.spec = "lora_drop (lora r=2 init=pissa)", .targets = "q"},
           "lora has replaced the weight of layers.0.q");
   refused(&(lk_attach_options){.spec = "lora_drop (magnitude)", .targets = "q"}, "magnitude has nothing");
@@ -293,7 +292,7 @@ END_TEST
 START_TEST(gradients) {
   int n;
   static const char *const specs[] = {"lora_drop T=0.5 " LORA, "dropout p=0.3 (lora_drop T=0.5 (lora r=2 dropout=0.2))",
-                                      "lora_drop T=0.5 (lora r=2 | magnitude)", "lora_drop T=0.5 (neat r=2)"};
+                                      "lora_drop T=0.5 (lora r=2 | magnitude detach=0)", "lora_drop T=0.5 (neat r=2)"};
   attach(specs[_i], "q,v");
   test_perturb_trained(model);
   net_select();
@@ -314,8 +313,8 @@ START_TEST(gradients) {
       lk_view_set(&p[k]->value, i, was - h);
       double down = net_loss(3);
       lk_view_set(&p[k]->value, i, was);
-      ck_assert_msg(g.p && fabs((up - down) / (2 * h) - lk_view_get(&g, i)) < 1e-7, "%s: %s[%d]", specs[_i],
-                    p[k]->name, i);
+      ck_assert_msg(g.p && fabs((up - down) / (2 * h) - lk_view_get(&g, i)) < 1e-7, "%s: %s[%d]", specs[_i], p[k]->name,
+                    i);
     }
   lk_free(ctx, p);
   fine();
@@ -330,7 +329,6 @@ START_TEST(optimiser) {
   net_select_by(shares);
   test_perturb_trained(model);
   lk_optim *opt = net_optim(0.1, 1e-9);
-  ck_assert_int_eq(lk_optim_state_count(opt), 2 * 10 + lk_optim_state_count(opt) - 20);
   lk_param *A = net_param(q[1], "lora_A.weight"), **p = lk_trainable(model, &n);
   ck_assert_int_eq(n, 10);
   decayed = lk_view_get(&A->value, 0) * (1 - 0.05 * 0.1);
@@ -429,10 +427,10 @@ static const struct {
     {"lora_drop T=0.5 (dropout p=0.2 (lora r=2))", "lora_A.weight", NULL},
     {"lora_drop T=0.5 (lora r=2) | magnitude", "lora_A.weight", "lora_magnitude_vector"},
     {"gain | lora_drop T=0.5 (lora r=2)", "lora_A.weight", "gain"},
-    {"lora_drop T=0.5 (lora r=2) | lora:second r=1", "q.lora_A.weight", "second.lora_A.weight"},
+    {"lora_drop T=0.5 (lora r=2) | lora:second r=1", "v.lora_A.weight", "second.lora_A.weight"},
     {"mixture n=3 k=2 (lora_drop T=0.5 (lora r=2))", "experts.1.lora_A.weight", NULL},
     {"lora_drop T=0.5 (mixture n=2 k=1 (lora r=2))", "experts.1.lora_A.weight", NULL},
-    {"lora_drop T=0.5 (adalora)", NULL, NULL},
+    {"lora_drop T=0.5 (adalora total=20)", NULL, NULL},
 };
 enum { COMPOSITIONS = sizeof compositions / sizeof *compositions };
 

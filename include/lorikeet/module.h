@@ -73,8 +73,9 @@ enum {
   LK_LOAD_PARTIAL = 2 /* missing and unexpected tensors become warnings */
 };
 /* Reads the model's tensors from a safetensors file, by path, and keeps the file mapped while the model lives.
- * Missing, unexpected and misshapen tensors are listed in ONE error, before anything is changed.  f32 and f64 are
- * converted to the model's dtype; bf16 and f16 are refused.  Refused while adapters are merged or replace the base. */
+ * Missing, unexpected and misshapen tensors are listed in ONE error, before anything is changed.  Other
+ * dtypes (f32, f64, bf16, f16) are converted to the model's; but weights of linear layers and embeddings of an f32 model
+ * stay in the file as bf16 or f16, and are widened where they are used.  Refused while adapters are merged or replace the base. */
 LK_API lk_status lk_model_load(lk_model *model, const char *path, int flags);
 typedef struct lk_load_options {
   int flags;
@@ -83,6 +84,8 @@ typedef struct lk_load_options {
   const char *const *unused; /* beginnings of names in the file, ended by NULL, that the model does not need */
 } lk_load_options;
 LK_API lk_status lk_model_load_with(lk_model *model, const char *path, const lk_load_options *options);
+/* The same from a directory: its model.safetensors, or the shards that its model.safetensors.index.json names. */
+LK_API lk_status lk_model_load_directory(lk_model *model, const char *directory, const lk_load_options *options);
 /* Writes every base parameter (merged values if merged; never what an adapter put in its place) atomically. */
 LK_API lk_status lk_model_save(lk_model *model, const char *path);
 

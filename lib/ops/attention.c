@@ -14,6 +14,7 @@ typedef struct job {
   lk_call *c;
   lk_attention_options o;
   int64_t heads, t, s, d, dv; /* heads of a sample, queries, keys, sizes of a key and of a value */
+  int64_t group;              /* heads of q that share one of k and v */
   int64_t rows, ld;           /* of a block of scores */
   lk_view mask, gmask;        /* broadcast to [B, H, T, S]; p NULL: none */
   char *lse;
@@ -28,10 +29,12 @@ static int shape(lk_call *c) {
   const lk_view *q = &c->x[0], *k = &c->x[1], *v = &c->x[2];
   const lk_attention_options *o = c->attr;
   for (int i = 0; i < 3; i++)
-    if (c->x[i].ndim != 4) return lk_op_fail(c, LK_ESHAPE, "wants q [B, H, T, d], k and v [B, H, S, d]");
-  for (int i = 0; i < 2; i++)
-    if (k->shape[i] != q->shape[i] || v->shape[i] != q->shape[i])
-      return lk_op_fail(c, LK_ESHAPE, "q, k and v differ in axis %d", i);
+    if (c->x[i].ndim != 4) return lk_op_fail(c, LK_ESHAPE, "wants q [B, H, T, d], k and v [B, G, S, d]");
+  if (k->shape[0] != q->shape[0] || v->shape[0] != q->shape[0])
+    return lk_op_fail(c, LK_ESHAPE, "q, k and v differ in axis 0");
+  if (k->shape[1] != v->shape[1] || k->shape[1] < 1 || q->shape[1] % k->shape[1])
+    return lk_op_fail(c, LK_ESHAPE, "%lld heads of k and %lld of v do not serve %lld heads of q",
+                      (long long)k->shape[1], (long long)v->shape[1], (long long)q->shape[1]);
   if (k->shape[3] != q->shape[3]) return lk_op_fail(c, LK_ESHAPE, "q and k differ in their last axis");
   if (v->shape[2] != k->shape[2]) return lk_op_fail(c, LK_ESHAPE, "k and v differ in axis 2");
   if (!(o->dropout >= 0 && o->dropout < 1)) return lk_op_fail(c, LK_EARG, "dropout %g is not in [0, 1)", o->dropout);
@@ -105,6 +108,7 @@ static int make_room(job *j, int back) {
 static int prepare(lk_call *c, job *j, int back) {
   const lk_view *q = &c->x[0], *k = &c->x[1];
   *j = (job){.c = c, .o = *(const lk_attention_options *)c->attr, .heads = q->shape[1], .t = q->shape[2]};
+  j->group = k->shape[1] ? q->shape[1] / k->shape[1] : 1;
   j->s = k->shape[2], j->d = q->shape[3], j->dv = c->x[2].shape[3];
   if (j->o.scale == 0) j->o.scale = j->d ? 1 / sqrt((double)j->d) : 1;
   j->ld = up_to(j->s ? j->s : 1, 16);
@@ -149,8 +153,8 @@ static lk_view transposed(lk_view v) {
 
 static head head_of(const job *j, int64_t i, int thread, int back) {
   const lk_call *c = j->c;
-  int64_t b = i / j->heads, n = i % j->heads;
-  head h = {.q = matrix(&c->x[0], b, n), .k = matrix(&c->x[1], b, n), .v = matrix(&c->x[2], b, n)};
+  int64_t b = i / j->heads, n = i % j->heads, shared = n / j->group;
+  head h = {.q = matrix(&c->x[0], b, n), .k = matrix(&c->x[1], b, shared), .v = matrix(&c->x[2], b, shared)};
   lk_view y = by_head(back ? c->gy : c->y);
   h.y = matrix(&y, b, n);
   h.pkt = packed(j, thread, j->at_kt, j->d, j->s, j->ld);
@@ -167,8 +171,8 @@ static head head_of(const job *j, int64_t i, int thread, int back) {
   if (j->mask.p) h.block.mask = matrix(&j->mask, b, n);
   if (!back) return h;
   h.gq = matrix(&c->gx[0], b, n);
-  h.gk = matrix(&c->gx[1], b, n);
-  h.gv = matrix(&c->gx[2], b, n);
+  h.gk = matrix(&c->gx[1], b, shared);
+  h.gv = matrix(&c->gx[2], b, shared);
   if (j->gmask.p) h.gmask = matrix(&j->gmask, b, n);
   h.pvt = packed(j, thread, j->at_vt, j->dv, j->s, j->ld);
   h.pk = packed(j, thread, j->at_k, j->s, j->d, j->d);
@@ -279,8 +283,9 @@ static double pairs(const job *j) {
   return n * (double)(j->c->y->shape[0] * j->heads);
 }
 
-/* Heads of a piece of work: some neighbours, if there are enough for many threads. */
-static int64_t grain_of(int64_t heads) { return heads < 32 ? 1 : 4; }
+/* Heads of a piece of work: some neighbours, if there are enough for many threads; those that share a key together,
+ * since they add to one gradient. */
+static int64_t grain_of(const job *j, int64_t heads) { return up_to(heads < 32 ? 1 : 4, j->group); }
 
 static int fwd(lk_call *c) {
   job j;
@@ -289,7 +294,7 @@ static int fwd(lk_call *c) {
   j.lse = lk_save(c, (size_t)(heads * j.t * size_of(&j)));
   if (!j.lse) return -1;
   lk_count_flops(c, 2 * pairs(&j) * (double)(j.d + j.dv));
-  lk_parallel(c->threads, heads, grain_of(heads), forward_heads, &j);
+  lk_parallel(c->threads, heads, grain_of(&j, heads), forward_heads, &j);
   return 0;
 }
 
@@ -310,7 +315,7 @@ static int bwd(lk_call *c) {
   j.lse = c->saved;
   lk_count_flops(c, 2 * pairs(&j) * ((double)((q + k) * j.d) + (double)((v + scores) * j.dv)));
   int64_t heads = c->y->shape[0] * j.heads;
-  lk_parallel(threads_for(c, &j), heads, grain_of(heads), backward_heads, &j);
+  lk_parallel(threads_for(c, &j), heads, grain_of(&j, heads), backward_heads, &j);
   return 0;
 }
 
@@ -321,17 +326,14 @@ static uint32_t reads(const lk_call *c) {
 
 static const lk_attention_options plain = {0}, causal = {.causal = 1}, scaled = {.scale = 0.7},
                                   dropping = {.dropout = 0.25}, all = {1, 0.5, 0.5};
-static const lk_case cases[] = {{"2x3x5x4 2x3x5x4 2x3x5x4", &plain, -1, 1, 0},
-                                {"1x2x3x2 1x2x7x2 1x2x7x3", &scaled, -1, 1, 0},
-                                {"2x1x5x3 2x1x5x3 2x1x5x3", &causal, -1, 1, 0},
-                                {"1x2x6x2 1x2x3x2 1x2x3x2", &causal, -1, 1, 0},
-                                {"1x2x3x2 1x2x6x2 1x2x6x2", &causal, -1, 1, 0},
-                                {"1x2x5x2 1x2x4x2 1x2x4x2", &dropping, -1, 1, 0},
-                                {"2x2x3x2 2x2x4x2 2x2x4x2 2x1x1x4", &plain, -1, 1, 0},
-                                {"1x2x3x2 1x2x4x2 1x2x4x2 3x4", &causal, -1, 1, 0},
-                                {"1x2x3x2 1x2x3x2 1x2x3x2 1x2x3x3", &all, -1, 1, 0},
-                                {"1x1x2x2 1x1x0x2 1x1x0x2", &plain, -1, 1, 0},
-                                {0}};
+static const lk_case cases[] = {
+    {"2x3x5x4 2x3x5x4 2x3x5x4", &plain, -1, 1, 0},         {"1x2x3x2 1x2x7x2 1x2x7x3", &scaled, -1, 1, 0},
+    {"2x1x5x3 2x1x5x3 2x1x5x3", &causal, -1, 1, 0},        {"1x2x6x2 1x2x3x2 1x2x3x2", &causal, -1, 1, 0},
+    {"1x2x3x2 1x2x6x2 1x2x6x2", &causal, -1, 1, 0},        {"1x2x5x2 1x2x4x2 1x2x4x2", &dropping, -1, 1, 0},
+    {"2x2x3x2 2x2x4x2 2x2x4x2 2x1x1x4", &plain, -1, 1, 0}, {"1x2x3x2 1x2x4x2 1x2x4x2 3x4", &causal, -1, 1, 0},
+    {"1x2x3x2 1x2x3x2 1x2x3x2 1x2x3x3", &all, -1, 1, 0},   {"1x1x2x2 1x1x0x2 1x1x0x2", &plain, -1, 1, 0},
+    {"2x4x3x2 2x2x5x2 2x2x5x3", &plain, -1, 1, 0},         {"1x6x4x2 1x2x4x2 1x2x4x2 4x4", &all, -1, 1, 0},
+    {"2x3x4x2 2x1x4x2 2x1x4x2", &causal, -1, 1, 0},        {0}};
 static const lk_case masked_cases[] = {{"2x2x3x2 2x2x4x2 2x2x4x2 2x1x1x4", &plain, -1, 1, 0},
                                        {"1x2x4x3 1x2x4x3 1x2x4x3 4x4", &causal, -1, 1, 0},
                                        {"1x3x3x2 1x3x5x2 1x3x5x2 1x3x3x5", &dropping, -1, 1, 0},
@@ -345,7 +347,8 @@ static const lk_case masked_cases[] = {{"2x2x3x2 2x2x4x2 2x2x4x2 2x1x1x4", &plai
 const lk_op lk_op_attention = ATTENTION("attention", "r", cases);
 const lk_op lk_op_masked_attention = ATTENTION("masked_attention", "rrrm", masked_cases);
 
-/* y = softmax(scale q k^T + mask) v: q [B, H, T, d], k [B, H, S, d], v [B, H, S, e], y [B, H, T, e]: a window on memory
+/* y = softmax(scale q k^T + mask) v: q [B, H, T, d], k [B, G, S, d], v [B, G, S, e], y [B, H, T, e], where G = H or
+ * divides H: then H / G neighbouring heads of q share a key and a value (grouped-query attention): a window on memory
  * [B, T, H, e], so that joining the heads, lk_transpose(t, y, 1, 2) and a reshape, copies nothing.  mask nil, u8 (1: may attend) or of q's dtype (added;
  * differentiable), broadcasting to [B, H, T, S].  A query that may attend to nothing gives zeros.  options NULL: not
  * causal, scale 1 / sqrt(d), no dropout.  Any strides.  Scores exist for a few queries of a head at a time, also in

@@ -37,6 +37,7 @@ typedef struct {
   int64_t calls;
   int is_final; /* ranks stay as they are: a trimmed adapter */
   int warned;
+  int planned; /* the options do not say how many steps: the loop did */
 } common;
 
 static const lk_opt opts[] = {
@@ -335,6 +336,20 @@ static lk_status stepped(lk_method *m, int64_t step) {
   return lk_error(c, NULL);
 }
 
+/* How many steps there will be, unless the options say it. */
+static lk_status plan(lk_method *m, int64_t steps) {
+  config *g = m->cfg;
+  common *st = m->st;
+  if (is_final(g) || (g->total > 0 && !st->planned)) return LK_OK;
+  if (steps > 1 << 30 || g->tinit >= steps - g->tfinal)
+    return lk_fail(lk_method_ctx(m), LK_EARG,
+                   "adalora: %lld steps leave none for lowering the rank: tinit = %d, tfinal = %d", (long long)steps,
+                   g->tinit, g->tfinal);
+  st->planned = 1;
+  g->total = (int)steps;
+  return LK_OK;
+}
+
 /* ---- notes ---- */
 
 static int64_t kept_at(const lk_at *at) {
@@ -403,5 +418,6 @@ const lk_adapter_class lk_adapter_adalora = {.name = "adalora",
                                              .delta = delta,
                                              .loss = loss,
                                              .factors = factors,
+                                             .plan = plan,
                                              .stepped = stepped,
                                              .notes = notes};

@@ -20,7 +20,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define FORM(key, i, words, help) {key, LK_OPT_WORD, offsetof(lk_glora_config, form[i]), 0, 0, 0, words, help}
+#define FORM(key, i, words, help)                                                                                      \
+  { key, LK_OPT_WORD, offsetof(lk_glora_config, form[i]), 0, 0, 0, words, help }
 
 static const lk_opt opts[] = {
     {"r", LK_OPT_INT, offsetof(lk_glora_config, r), 4, 1, 1 << 20, NULL, "rank of what has the form lora"},
@@ -72,36 +73,36 @@ static lk_param *make(lk_at *at, int k, const char *name, int ndim, int64_t rows
   return lk_at_param(at, full, LK_TRAINED, ndim, (int64_t[]){rows, columns});
 }
 
-static void init_random(const lk_at *at, lk_glora_tensor *x, lk_glora_form form) {
+static void init_random(const lk_at *at, lk_param *d, lk_param *u, lk_glora_form form) {
   const lk_glora_config *g = at->cfg;
-  double n = (double)x->d->value.shape[x->d->value.ndim - 1], fan_in = x->u ? (double)x->u->value.shape[1] : 1;
-  double q = 1 / sqrt(n), k = g->init == GLORA_XAVIER ? sqrt(6 / (fan_in + g->r)) : 1 / sqrt(fan_in);
-  if (!x->d->value.p) return;
+  double n = (double)d->value.shape[d->value.ndim - 1], fan_in = u ? (double)u->value.shape[1] : 1, q = 1 / sqrt(n);
+  double k = g->init == GLORA_XAVIER ? sqrt(6 / (fan_in + g->r)) : 1 / sqrt(fan_in);
+  if (!d->value.p) return;
   if (is_product(at)) {
-    lk_param_uniform(x->d, -q, q);
+    lk_param_uniform(d, -q, q);
     return;
   }
-  if (x->u) lk_param_uniform(x->u, -k, k);
+  if (u) lk_param_uniform(u, -k, k);
   if (g->init != GLORA_RANDOM) return;
-  if (form == GLORA_CONSTANT) lk_param_normal(x->d, 0, 0.02);
-  else lk_param_uniform(x->d, -q, q);
+  if (form == GLORA_CONSTANT) lk_param_normal(d, 0, 0.02);
+  else lk_param_uniform(d, -q, q);
 }
 
 static lk_status make_tensor(lk_at *at, int k, lk_glora_form form) {
+  const lk_glora_config *g = at->cfg;
   lk_glora_state *s = at->st;
-  lk_glora_tensor *x = &s->tensor[k];
-  int64_t in = at->site->in, out = at->site->out, r = lk_glora_written(at, k).k;
+  int64_t in = at->site->in, out = at->site->out;
   int64_t rows = k == GLORA_C || (k == GLORA_A && is_product(at)) ? in : out;
   if (form == GLORA_NONE) return LK_OK;
   if (form == GLORA_LORA) {
-    x->d = make(at, k, "Xd", 2, rows, r);
-    x->u = make(at, k, "Xu", 2, r, k == GLORA_C ? 1 : in);
+    s->d[k] = make(at, k, "Xd", 2, rows, g->r);
+    s->u[k] = make(at, k, "Xu", 2, g->r, k == GLORA_C ? 1 : in);
   } else if (form == GLORA_VECTOR) {
-    x->d = make(at, k, "X", k <= GLORA_C ? 2 : 1, rows, 1);
+    s->d[k] = make(at, k, "X", k <= GLORA_C ? 2 : 1, rows, 1);
   } else {
-    x->d = make(at, k, "X", 1, 1, 1);
+    s->d[k] = make(at, k, "X", 1, 1, 1);
   }
-  if (!lk_error(lk_at_ctx(at), NULL)) init_random(at, x, form);
+  if (!lk_error(lk_at_ctx(at), NULL)) init_random(at, s->d[k], s->u[k], form);
   return lk_error(lk_at_ctx(at), NULL);
 }
 
@@ -113,8 +114,12 @@ static lk_status attach(lk_at *at) {
     if (lk_glora_stored(at, k) && make_tensor(at, k, form)) return lk_error(lk_at_ctx(at), NULL);
   }
   if (!g->supernet) return LK_OK;
-  s->structure = lk_at_param(at, "glora_structure", LK_BUFFER, 1, (int64_t[]){GLORA_TENSORS + 1});
-  return s->structure ? lk_glora_choose(at, NULL) : lk_error(lk_at_ctx(at), NULL);
+  return lk_structure_new(at, &s->structure, "glora_structure", GLORA_TENSORS);
+}
+
+static void destroy_at(lk_at *at) {
+  lk_glora_state *s = at->st;
+  lk_structure_free(at, &s->structure);
 }
 
 /* ---- the support tensors on a tape ---- */
@@ -122,12 +127,12 @@ static lk_status attach(lk_at *at) {
 /* One as a matrix [n, m] or a vector, or smaller where it repeats: [n, 1], [1, 1], [1]; nil: none.  A vector is the
  * first column of what is stored, a constant the first element, LoRA_k the first k columns and rows. */
 static lk_tensor support(const lk_at *at, lk_tape *t, int k, lk_glora_shape f) {
-  const lk_glora_tensor *x = &((const lk_glora_state *)at->st)->tensor[k];
+  const lk_glora_state *s = at->st;
   if (f.form == GLORA_NONE) return lk_nil();
-  lk_tensor d = lk_use(t, x->d);
+  lk_tensor d = lk_use(t, s->d[k]);
   int is_matrix = lk_ndim(t, d) == 2;
   if (f.form == GLORA_LORA)
-    return lk_matmul(t, lk_slice(t, d, 1, 0, f.k, 1), lk_slice(t, lk_use(t, x->u), 0, 0, f.k, 1));
+    return lk_matmul(t, lk_slice(t, d, 1, 0, f.k, 1), lk_slice(t, lk_use(t, s->u[k]), 0, 0, f.k, 1));
   if (is_matrix) d = lk_slice(t, d, 1, 0, 1, 1);
   return f.form == GLORA_CONSTANT ? lk_slice(t, d, 0, 0, 1, 1) : d;
 }
@@ -181,26 +186,26 @@ static int twin(const lk_at *at, const lk_tape *t) {
 /* y + s (x a2^T) (W a1)^T + s (x b2^T) b1^T */
 static lk_tensor product_output(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
   const lk_glora_state *s = at->st;
-  const lk_glora_tensor *A = &s->tensor[GLORA_A], *B = &s->tensor[GLORA_B];
   lk_tensor W, b;
-  if (A->d && !lk_at_folded(at, t, &W, &b)) {
-    lk_tensor h = lk_linear(t, x, lk_use(t, A->u), lk_nil());
-    y = lk_add(t, y, lk_scale(t, lk_linear(t, h, lk_matmul(t, W, lk_use(t, A->d)), lk_nil()), product_scale(at)));
+  for (int k = GLORA_A; k <= GLORA_B; k++) {
+    if (!s->d[k]) continue;
+    lk_tensor d = lk_use(t, s->d[k]), h = lk_linear(t, x, lk_use(t, s->u[k]), lk_nil());
+    if (k == GLORA_A && lk_at_folded(at, t, &W, &b)) return lk_nil();
+    if (k == GLORA_A) d = lk_matmul(t, W, d);
+    y = lk_add(t, y, lk_scale(t, lk_linear(t, h, d, lk_nil()), product_scale(at)));
   }
-  if (!B->d) return y;
-  lk_tensor h = lk_linear(t, x, lk_use(t, B->u), lk_nil());
-  return lk_add(t, y, lk_scale(t, lk_linear(t, h, lk_use(t, B->d), lk_nil()), product_scale(at)));
+  return y;
 }
 
 /* B x + shift (which may be nil), thin */
 static lk_tensor add_B(lk_at *at, lk_tape *t, lk_glora_shape f, lk_tensor x, lk_tensor shift) {
   static const int last = -1;
-  const lk_glora_tensor *B = &((const lk_glora_state *)at->st)->tensor[GLORA_B];
+  const lk_glora_state *s = at->st;
   if (f.form == GLORA_NONE) return shift;
   if (f.form != GLORA_LORA)
     return lk_plus(t, lk_mul(t, lk_sum(t, x, 1, &last, 1), by_output(at, t, GLORA_B, f)), shift);
-  lk_tensor h = lk_linear(t, x, lk_slice(t, lk_use(t, B->u), 0, 0, f.k, 1), lk_nil());
-  return lk_linear(t, h, lk_slice(t, lk_use(t, B->d), 1, 0, f.k, 1), shift);
+  lk_tensor h = lk_linear(t, x, lk_slice(t, lk_use(t, s->u[GLORA_B]), 0, 0, f.k, 1), lk_nil());
+  return lk_linear(t, h, lk_slice(t, lk_use(t, s->d[GLORA_B]), 1, 0, f.k, 1), shift);
 }
 
 /* y' = y + a ⊙ (y - b) + B x + (b' - b), where y = W x + b and A is a repeated along the rows */
@@ -229,7 +234,7 @@ const lk_adapter_class lk_adapter_glora = {.name = "glora",
                                            .opts = opts,
                                            .check = check,
                                            .attach = attach,
-                                           .destroy_at = lk_glora_destroy_at,
+                                           .destroy_at = destroy_at,
                                            .weight = weight,
                                            .output = output,
                                            .twin = twin,

@@ -1,13 +1,13 @@
 /* glora.h: what glora.c (the layer) and glora_structure.c (its forms, lists, choices) share. */
 #ifndef GLORA_H
 #define GLORA_H
-#include <lorikeet/adapter.h>
+#include "structure.h"
 
 enum { GLORA_A, GLORA_B, GLORA_C, GLORA_D, GLORA_E, GLORA_TENSORS };
 typedef enum lk_glora_form { GLORA_LORA, GLORA_VECTOR, GLORA_CONSTANT, GLORA_NONE } lk_glora_form;
-enum { GLORA_XAVIER, GLORA_KAIMING, GLORA_RANDOM };  /* init */
-enum { GLORA_ELEMENT, GLORA_PRODUCT };               /* a_mode */
-enum { GLORA_TOP, GLORA_HALVES, GLORA_ALL };         /* ranks */
+enum { GLORA_XAVIER, GLORA_KAIMING, GLORA_RANDOM }; /* init */
+enum { GLORA_ELEMENT, GLORA_PRODUCT };              /* a_mode */
+enum { GLORA_TOP, GLORA_HALVES, GLORA_ALL };        /* ranks */
 
 typedef struct {
   int r, form[GLORA_TENSORS]; /* form: index into the option's words */
@@ -22,15 +22,8 @@ typedef struct {
 } lk_glora_shape;
 
 typedef struct {
-  lk_param *d, *u; /* LoRA: Xd, Xu; vector and constant: d alone; none: NULL */
-  lk_view whole[2]; /* what they were before settling made them smaller; p NULL: they were not */
-  int whole_owned[2];
-} lk_glora_tensor;
-
-typedef struct {
-  lk_glora_tensor tensor[GLORA_TENSORS];
-  lk_param *structure; /* a supernet's: the five choices, -1: free; 1 behind them when it is settled */
-  int choice[GLORA_TENSORS], settled;
+  lk_param *d[GLORA_TENSORS], *u[GLORA_TENSORS]; /* lora: Xd, Xu; vector and constant: d alone; none: NULL */
+  lk_structure structure;                        /* of a supernet */
 } lk_glora_state;
 
 /* Does a support tensor exist at this site, and is there a parameter for it? */
@@ -48,6 +41,5 @@ int64_t lk_glora_cost(const lk_at *at, const int *choice);
 lk_status lk_glora_settle(lk_at *at);
 lk_status lk_glora_loaded(lk_method *m);
 char *lk_glora_notes(lk_method *m);
-void lk_glora_destroy_at(lk_at *at);
 
 #endif

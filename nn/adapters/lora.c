@@ -7,9 +7,13 @@
  * 1 x 1 convolution [out, r / groups, 1, 1] in the base's groups.  A has none: what B A adds to one group's outputs
  * depends on all inputs, so that in more than one group it is no change of the base weight.
  *
+ * With `supernet` the rank of a site is chosen later: r, r/2, ..., 1 or 0, the leading k rows of A and columns of B, drawn
+ * at random in each training pass until one is chosen; s stays that of r.
+ *
  * Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685; rsLoRA: arXiv 2312.03732;
  * PiSSA: arXiv 2404.02948; OLoRA: arXiv 2406.01775.  Names and initialisations are HuggingFace PEFT's. */
-#include <lorikeet/adapter.h>
+#include "structure.h"
+
 #include <lorikeet/linalg.h>
 #include <lorikeet/ops.h>
 #include <math.h>
@@ -20,12 +24,13 @@ enum { INIT_DEFAULT, INIT_GAUSSIAN, INIT_RANDOM, INIT_PISSA, INIT_OLORA };
 typedef struct {
   int r;
   double alpha, dropout;
-  int rslora, bias, init;
+  int rslora, bias, init, supernet;
 } config;
 
 typedef struct {
   lk_param *A, *B, *c;
   double s;
+  lk_structure structure; /* of a supernet: the rank */
 } state;
 
 static const lk_opt opts[] = {
@@ -36,6 +41,8 @@ static const lk_opt opts[] = {
     {"bias", LK_OPT_FLAG, offsetof(config, bias), 0, 0, 1, NULL, "a trained bias on B (PEFT's lora_bias)"},
     {"init", LK_OPT_WORD, offsetof(config, init), 0, 0, 0, "default|gaussian|random|pissa|olora",
      "of A and B; random is no no-op"},
+    {"supernet", LK_OPT_FLAG, offsetof(config, supernet), 0, 0, 1, NULL,
+     "draw ranks r, r/2, ..., 1, 0 in training, for a search"},
     {0}};
 
 static int64_t groups(const lk_site *s) { return s->kind == LK_SITE_CONV2D && s->conv.groups ? s->conv.groups : 1; }
@@ -70,7 +77,13 @@ static lk_status check(lk_at *at) {
     return lk_fail(c, LK_EARG, "lora: bias is for linear layers and convolutions; %s is an embedding", lk_at_path(at));
   if (g->bias && g->init != INIT_DEFAULT && g->init != INIT_RANDOM)
     return lk_fail(c, LK_EARG, "lora: bias goes with init=default or init=random only");
+  if (g->supernet && groups(s) > 1)
+    return lk_fail(c, LK_EARG, "lora: supernet is not for the %lld groups of %s, which every rank would have to divide",
+                   (long long)groups(s), lk_at_path(at));
   if (g->init < INIT_PISSA) return LK_OK;
+  if (g->supernet)
+    return lk_fail(c, LK_EARG, "lora: supernet cannot begin with init=%s, whose base weight is right for one rank",
+                   init);
   if (s->kind != LK_SITE_LINEAR)
     return lk_fail(c, LK_EARG, "lora: init=%s is for linear layers; %s is none", init, lk_at_path(at));
   if (g->init == INIT_OLORA && s->fan_in_fan_out)
@@ -182,51 +195,119 @@ static lk_status attach(lk_at *at) {
     m->B = lk_at_param(at, embedding ? "lora_embedding_B" : "lora_B.weight", LK_TRAINED, 2, (int64_t[]){s->out, g->r});
   }
   if (g->bias) m->c = lk_at_param(at, "lora_B.bias", LK_TRAINED, 1, &s->out);
+  if (g->supernet) lk_structure_new(at, &m->structure, "lora_structure", 1);
   if (lk_error(lk_at_ctx(at), NULL) || !m->A->value.p) return lk_error(lk_at_ctx(at), NULL);
   if (g->init >= INIT_PISSA) return init_from_weight(at, m);
   init_random(at, m);
   return lk_error(lk_at_ctx(at), NULL);
 }
 
+/* ---- ranks of a supernet: see lk_adapter_choose ---- */
+
+static int genes(const lk_at *at, int *choices) {
+  const config *g = at->cfg;
+  const state *m = at->st;
+  int n = 2; /* 1 and 0 */
+  for (int k = g->r; k > 1; k /= 2) n++;
+  if (choices) *choices = n;
+  return m->structure.stored && !m->structure.settled;
+}
+
+static lk_status choose(lk_at *at, const int *choice) {
+  return lk_structure_choose(&((state *)at->st)->structure, choice);
+}
+
+static int64_t cost(const lk_at *at, const int *choice) {
+  const config *g = at->cfg;
+  const state *m = at->st;
+  const int64_t *a = m->A->value.shape, *b = m->B->value.shape;
+  int64_t one = lk_param_count(m->A) / a[0] + lk_param_count(m->B) / b[1], k = g->r >> *choice;
+  return k ? k * one + (m->c ? lk_param_count(m->c) : 0) : 0;
+}
+
+static lk_status settle(lk_at *at) {
+  const config *g = at->cfg;
+  state *m = at->st;
+  lk_structure *s = &m->structure;
+  if (!s->stored || s->settled) return LK_OK;
+  if (lk_structure_begin(at, s)) return lk_error(lk_at_ctx(at), NULL);
+  int64_t k = g->r >> s->choice[0];
+  if (!lk_structure_cut(s, m->A, k, -1) && !lk_structure_cut(s, m->B, -1, k)) lk_structure_cut(s, m->c, k ? -1 : 0, -1);
+  return lk_structure_end(s);
+}
+
+static lk_status loaded(lk_method *method) {
+  for (int i = 0; i < method->nat; i++) {
+    lk_at *at = method->at[i];
+    lk_structure *s = &((state *)at->st)->structure;
+    int choices, now;
+    genes(at, &choices);
+    if (s->stored && s->stored->value.p && !lk_structure_load(at, s, &choices, &now) && now) settle(at);
+  }
+  return lk_error(lk_method_ctx(method), NULL);
+}
+
+static void destroy_at(lk_at *at) { lk_structure_free(at, &((state *)at->st)->structure); }
+
+/* A and B of this pass, and s: the leading part, with s = 0 when the rank is 0. */
+static double leading(const lk_at *at, lk_tape *t, lk_tensor *A, lk_tensor *B) {
+  const config *g = at->cfg;
+  const state *m = at->st;
+  int n, drawn = g->supernet && !lk_structure_is_chosen(&m->structure) && lk_is_training(t);
+  *A = lk_use(t, m->A);
+  *B = lk_use(t, m->B);
+  if (!drawn && !lk_structure_is_chosen(&m->structure)) return m->s;
+  genes(at, &n);
+  int choice = drawn ? (int)lk_random_below(lk_at_key(at, t, "structure"), 0, (uint64_t)n) : m->structure.choice[0];
+  int64_t k = g->r >> choice;
+  *A = lk_slice(t, *A, 0, 0, k ? k : 1, 1);
+  *B = lk_slice(t, *B, 1, 0, k ? k : 1, 1);
+  return k ? m->s : 0;
+}
+
 /* ---- forward ---- */
 
-static lk_tensor conv_delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
+static lk_tensor conv_delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y, lk_tensor A, lk_tensor B, double s) {
   const lk_conv2d_options in_groups = {.groups = groups(at->site)};
   lk_conv2d_options all_inputs = at->site->conv;
-  state *m = at->st;
+  const state *m = at->st;
   all_inputs.groups = 1;
-  lk_tensor h = lk_conv2d(t, x, lk_use(t, m->A), lk_nil(), &all_inputs);
-  lk_tensor c = m->c ? lk_scale(t, lk_use(t, m->c), m->s) : lk_nil();
-  return lk_plus(t, y, lk_conv2d(t, h, lk_scale(t, lk_use(t, m->B), m->s), c, &in_groups));
+  lk_tensor h = lk_conv2d(t, x, A, lk_nil(), &all_inputs);
+  lk_tensor c = m->c ? lk_scale(t, lk_use(t, m->c), s) : lk_nil();
+  return lk_plus(t, y, lk_conv2d(t, h, lk_scale(t, B, s), c, &in_groups));
 }
 
 static lk_tensor delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
   const config *g = at->cfg;
   state *m = at->st;
-  lk_tensor A = lk_use(t, m->A), B = lk_use(t, m->B);
+  lk_tensor A, B;
+  double s = leading(at, t, &A, &B);
+  if (s == 0 && g->supernet && !lk_is_nil(y)) return y;
   x = lk_at_dropout(at, t, "drop", g->dropout, x);
-  if (at->site->kind == LK_SITE_CONV2D) return conv_delta(at, t, x, y);
+  if (at->site->kind == LK_SITE_CONV2D) return conv_delta(at, t, x, y, A, B, s);
   lk_tensor h =
       at->site->kind == LK_SITE_EMBEDDING ? lk_embedding(t, lk_transpose(t, A, 0, 1), x) : lk_linear(t, x, A, lk_nil());
-  y = lk_accumulate(t, y, h, B, m->s);
-  return m->c ? lk_add(t, y, lk_scale(t, lk_use(t, m->c), m->s)) : y;
+  y = lk_accumulate(t, y, h, B, s);
+  return m->c ? lk_add(t, y, lk_scale(t, lk_use(t, m->c), s)) : y;
 }
 
 static lk_status weight(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b) {
+  const config *g = at->cfg;
   state *m = at->st;
-  lk_tensor A = lk_use(t, m->A), B = lk_use(t, m->B), BA;
+  lk_tensor A, B, BA;
   if (groups(at->site) > 1) return no_weight(at);
+  double s = leading(at, t, &A, &B);
+  if (s == 0 && g->supernet) return lk_error(lk_at_ctx(at), NULL);
   if (at->site->kind == LK_SITE_CONV2D) {
     const int64_t *a = m->A->value.shape;
-    A = lk_reshape(t, A, 2, (int64_t[]){a[0], a[1] * a[2] * a[3]});
-    BA = lk_matmul(t, lk_reshape(t, B, 2, (int64_t[]){at->site->out, a[0]}), A);
+    BA = lk_matmul(t, lk_flatten(t, B, 1, -1), lk_flatten(t, A, 1, -1));
     BA = lk_reshape(t, BA, 4, (int64_t[]){at->site->out, a[1], a[2], a[3]});
   } else {
     BA = lk_matmul(t, B, A);
   }
   if (at->site->kind == LK_SITE_EMBEDDING) BA = lk_transpose(t, BA, 0, 1);
-  *W = lk_add(t, *W, lk_scale(t, BA, m->s));
-  if (m->c) *b = lk_plus(t, *b, lk_scale(t, lk_use(t, m->c), m->s));
+  *W = lk_add(t, *W, lk_scale(t, BA, s));
+  if (m->c) *b = lk_plus(t, *b, lk_scale(t, lk_use(t, m->c), s));
   return lk_error(lk_at_ctx(at), NULL);
 }
 
@@ -237,8 +318,9 @@ static lk_status exact_factors(lk_at *at, lk_tape *t, lk_tensor *A, lk_tensor *B
   if (m->c)
     return lk_fail(lk_at_ctx(at), LK_EARG, "lora: with bias=1, as at %s, the change is more than a product B A",
                    lk_at_path(at));
-  *A = lk_flatten(t, lk_use(t, m->A), 1, -1);
-  *B = lk_scale(t, lk_flatten(t, lk_use(t, m->B), 1, -1), m->s);
+  double s = leading(at, t, A, B); /* with rank 0 a product that is 0 */
+  *A = lk_flatten(t, *A, 1, -1);
+  *B = lk_scale(t, lk_flatten(t, *B, 1, -1), s);
   return lk_error(lk_at_ctx(at), NULL);
 }
 
@@ -252,6 +334,12 @@ const lk_adapter_class lk_adapter_lora = {.name = "lora",
                                           .opts = opts,
                                           .check = check,
                                           .attach = attach,
+                                          .destroy_at = destroy_at,
                                           .weight = weight,
                                           .delta = delta,
-                                          .factors = exact_factors};
+                                          .factors = exact_factors,
+                                          .loaded = loaded,
+                                          .genes = genes,
+                                          .choose = choose,
+                                          .cost = cost,
+                                          .settle = settle};

@@ -3,8 +3,8 @@
  *   W = W0 + s B H,   H = f(W0)         orientation=out:  A [r, out],  B [out, r],  H [r, in]
  *   W = W0 + s H B^T, H = f(W0^T)^T     orientation=in:   A [r, in],   B [in, r],   H [out, r]
  *
- *   f(V) = act(A V)                                                                      at depth 0
- *   H_0 = act(A V),  H_{i+1} = act(E_i H_i),  K_0 = H_q,  K_{j+1} = act(D_j K_j) + H_{q-1-j},  f(V) = K_q    at depth q
+ *   f(V) = act(A V);  at depth q:  H_0 = act(A V),  H_{i+1} = act(E_i H_i),
+ *                                  K_0 = H_q,  K_{j+1} = act(D_j K_j) + H_{q-1-j},  f(V) = K_q
  *
  * E_i, D_j [r, r]; residual=none leaves "+ H" out.  H depends on the weights only: it is made once in a pass, and kept
  * from pass to pass while nothing trains.  With H in hand this is LoRA, y = W0 x + b0 + s B (H x), and the change itself,
@@ -97,7 +97,7 @@ static void word(int i, char *buffer, size_t size) {
   snprintf(buffer, size, "%.*s", (int)strcspn(s, "|"), s);
 }
 
-/* Number of this pass's: the one of the options, or of the search; while that is open, one drawn for each training pass. */
+/* Number of this pass's: the options' or the search's; while that is open, one drawn for each training pass. */
 static int activation(const lk_at *at, const lk_tape *t) {
   const config *g = at->cfg;
   const state *m = at->st;

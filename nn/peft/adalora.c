@@ -223,12 +223,12 @@ static lk_status read_config(lk_peft_reading *r) {
   char *spec = lk_sprintf(c, "adalora%s", is_random(r) ? " init=random" : "");
   for (int i = 0; spec && i < COUNTS + REALS; i++) {
     char *before = spec;
+    const char *real = i < COUNTS ? NULL : lk_peft_number_of(r, reals[i - COUNTS].key, reals[i - COUNTS].missing);
     if (i < COUNTS)
       spec = lk_sprintf(c, "%s %s=%lld", before, counts[i].option,
                         (long long)lk_json_int(c, r->config, counts[i].key, counts[i].missing));
     else
-      spec = lk_sprintf(c, "%s %s=%s", before, reals[i - COUNTS].option,
-                        lk_peft_number_of(r, reals[i - COUNTS].key, reals[i - COUNTS].missing));
+      spec = lk_sprintf(c, "%s %s=%s", before, reals[i - COUNTS].option, real ? real : "");
     lk_free(c, before);
   }
   lk_peft_keep(r, spec);

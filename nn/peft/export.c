@@ -14,10 +14,7 @@ typedef struct {
 } factors;
 
 static void factors_free(factors *f) {
-  for (lk_param *p = f->first, *next; p; p = next) {
-    next = p->next;
-    lk_param_free(p);
-  }
+  lk_peft_made_free(f->first);
   lk_tape_free(f->t);
 }
 

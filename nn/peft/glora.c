@@ -87,12 +87,18 @@ static lk_status read_config(lk_peft_reading *r) {
   return lk_error(c, NULL);
 }
 
-static const lk_peft_key keys[] = {{"bias", LK_PEFT_USED, NULL},           {"config_A_B", LK_PEFT_USED, NULL},
-                                   {"config_C", LK_PEFT_USED, NULL},       {"config_D_E", LK_PEFT_USED, NULL},
-                                   {"init_weights", LK_PEFT_USED, NULL},   {"modules_to_save", LK_PEFT_USED, "null"},
-                                   {"r", LK_PEFT_USED, NULL},              {"target_modules", LK_PEFT_USED, NULL},
-                                   {"exclude_modules", LK_PEFT_OFF, NULL}, {"layers_pattern", LK_PEFT_OFF, NULL},
-                                   {"layers_to_transform", LK_PEFT_OFF, NULL}, {0}};
+static const lk_peft_key keys[] = {{"bias", LK_PEFT_USED, NULL},
+                                   {"config_A_B", LK_PEFT_USED, NULL},
+                                   {"config_C", LK_PEFT_USED, NULL},
+                                   {"config_D_E", LK_PEFT_USED, NULL},
+                                   {"init_weights", LK_PEFT_USED, NULL},
+                                   {"modules_to_save", LK_PEFT_USED, "null"},
+                                   {"r", LK_PEFT_USED, NULL},
+                                   {"target_modules", LK_PEFT_USED, NULL},
+                                   {"exclude_modules", LK_PEFT_OFF, NULL},
+                                   {"layers_pattern", LK_PEFT_OFF, NULL},
+                                   {"layers_to_transform", LK_PEFT_OFF, NULL},
+                                   {0}};
 
 const lk_peft_format lk_peft_glora = {.peft_type = "GLORA",
                                       .prefix = "base_model.model.",

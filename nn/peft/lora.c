@@ -27,7 +27,7 @@ static int take_apart(const lk_method *chain, shape *s) {
   *s = (shape){.dropout = is(chain, "dropout") ? chain : NULL};
   if (s->dropout && chain->next) return 0;
   s->lora = s->dropout ? chain->inner : chain;
-  if (!is(s->lora, "lora")) return 0;
+  if (!is(s->lora, "lora") || option(s->lora, "supernet")) return 0;
   s->magnitude = s->lora->next;
   if (s->magnitude && (!is(s->magnitude, "magnitude") || s->magnitude->next || !option(s->magnitude, "detach")))
     return 0;

@@ -55,9 +55,11 @@ struct lk_peft_format {
 
 /* The adapter to be saved into dir (name NULL: "default"); NULL with an error that begins with `who`. */
 lk_adapter *lk_peft_adapter(lk_model *model, const char *name, const char *dir, const char *who);
-/* Writes both files of a directory.  made: NULL, or a list of values that stand in place of all parameters of sites; their owner is the lk_at, their name "<path>.<name in the file>" and "@<adapter>" as parameters have it. */
+/* Writes both files of a directory.  made: NULL, or a list of values that stand in place of all parameters of sites;
+ * their owner is the lk_at, their name "<path>.<name in the file>" and "@<adapter>" as parameters have it. */
 lk_status lk_peft_write(lk_adapter *a, const lk_peft_format *f, lk_param *made, lk_json *config, const char *dir,
                         const char *base);
+void lk_peft_made_free(lk_param *made);
 
 extern const lk_peft_format lk_peft_adalora; /* adalora.c */
 extern const lk_peft_format lk_peft_lora;    /* lora.c */

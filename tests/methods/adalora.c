@@ -15,15 +15,6 @@ static const char letters[] = "AEB"; /* in the allocator's order */
 enum { EXACT };
 static const double tolerance = 1e-11;
 
-/* Small numbers are compared relative to the largest of them. */
-static void compare_small(golden *g, const char *name, const lk_view *got) {
-  double largest = 0;
-  lk_view want;
-  if (!golden_has(g, name) || !golden_get(g, name, &want)) return;
-  for (int64_t i = 0; i < lk_view_count(&want); i++) largest = fmax(largest, fabs(lk_view_get(&want, i)));
-  golden_compare_as(g, name, name, got, 1e-9 * fmin(1, largest));
-}
-
 /* ---- one layer ---- */
 
 /* The adapter of the file, with the rows that the tensor `rows` has. */

@@ -337,9 +337,6 @@ static void supernet_steps(golden *g) {
   golden_layer_free(&l);
 }
 
-static const golden_kind kinds[] = {{"layer", layer},
-                                    {"peft", peft},
-                                    {"supernet_steps", supernet_steps},
-                                    {"search_trace", golden_search_trace},
-                                    {0}};
+static const golden_kind kinds[] = {
+    {"layer", layer}, {"peft", peft}, {"supernet_steps", supernet_steps}, {"search_trace", golden_search_trace}, {0}};
 const golden_method golden_glora = {.method = "glora", .kinds = kinds};
