@@ -34,11 +34,11 @@ static settings defaults(void) {
 /* ---- the demo ---- */
 
 static lk_status plan_demo(plan *p) {
-  const method methods[] = {{"linear probe", NULL, 0, 1},
-                            {"full fine-tuning", NULL, 1, 0},
-                            {"LoRA", RUN_ADAPTER, 0, 0},
-                            {"DoRA", RUN_ADAPTER " | magnitude", 0, 0},
-                            {p->o->adapter, p->o->adapter, 0, 0}};
+  const method methods[] = {{.name = "linear probe", .probe = 1},
+                            {.name = "full fine-tuning", .full = 1},
+                            {.name = "LoRA", .adapter = RUN_ADAPTER},
+                            {.name = "DoRA", .adapter = RUN_ADAPTER " | magnitude"},
+                            {.name = p->o->adapter, .adapter = p->o->adapter}};
   for (int i = 0; i < 4 + (p->o->adapter != NULL); i++) {
     trial *t = plan_add(p, &methods[i]);
     if (t && i == 2) t->saved_as = "lora";

@@ -14,7 +14,7 @@ enum { EXHIBITS = sizeof exhibits / sizeof *exhibits };
 trial *plan_add(plan *p, const method *m) {
   if (lk_grow(p->ctx, &p->trials, &p->capacity, p->n + 1, sizeof *p->trials)) return NULL;
   trial *t = &p->trials[p->n++];
-  *t = (trial){.full = m->full, .probe = m->probe, .augment = 1};
+  *t = (trial){.full = m->full, .probe = m->probe, .augment = 1, .passes = m->passes ? m->passes : 1};
   t->domains = (domain_choice){.train = DOMAIN_BIT(DOMAIN_OWN), .test = DOMAIN_BIT(DOMAIN_OWN)};
   snprintf(t->name, sizeof t->name, "%s", m->name);
   snprintf(t->adapter, sizeof t->adapter, "%s", m->adapter ? m->adapter : "");
@@ -27,13 +27,13 @@ trial *plan_add_adapter(plan *p, const char *name, const char *format, ...) {
   va_start(ap, format);
   vsnprintf(spec, sizeof spec, format, ap);
   va_end(ap);
-  return plan_add(p, &(method){name, spec, 0, 0});
+  return plan_add(p, &(method){.name = name, .adapter = spec});
 }
 
 static int64_t images_of(const settings *o, const trial *t) {
   int64_t images = 0, each = t->domains.images ? t->domains.images : o->source.train;
   for (int i = 0; i < DOMAINS; i++) images += t->domains.train & DOMAIN_BIT(i) ? each : 0;
-  return (images > t->domains.least ? images : t->domains.least) * o->train.epochs;
+  return (images > t->domains.least ? images : t->domains.least) * o->train.epochs * t->passes;
 }
 
 int64_t plan_images(const plan *p) {
@@ -91,18 +91,26 @@ void report_draw(report *r, const char *title, int n, const lk_panel *panels) {
   lk_free(r->plan->ctx, path);
 }
 
+/* What is learned: real images or drawn ones, and how they look. */
+static void say_domain(report *r) {
+  const settings *o = r->plan->o;
+  const plan *p = r->plan;
+  int own = p->n && p->trials[0].domains.train & DOMAIN_BIT(DOMAIN_OWN);
+  const char *which = o->source.directory ? "real images" : "drawn digits";
+  if (own && !o->source.directory) report_say(r, "%s (%s)", which, o->source.domain);
+  else report_say(r, "%s%s", which, own ? "" : " of other domains");
+}
+
 static void say_how(report *r, const exhibit *e) {
   const settings *o = r->plan->o;
   report_say(r, "# %s\n\n", e->help);
+  report_say(r, "%s, pretrained on drawn digits, adapted to ", o->preset);
+  say_domain(r);
   report_say(r,
-             "%s, pretrained on drawn digits, adapted to %s%s%s; %lld training images unless the table says otherwise, "
-             "%lld epochs, %lld seeds (mean ± standard deviation). The best epoch, what LoRA-drop keeps and the "
-             "structures that a search finds are chosen by training and validation images; test images choose "
-             "nothing.\n",
-             o->preset,
-             o->source.directory ? "real images" : "drawn ones: ", o->source.directory ? "" : o->source.domain,
-             o->source.directory ? " of --data" : "", (long long)o->source.train, (long long)o->train.epochs,
-             (long long)o->seeds);
+             "; %lld training images unless said otherwise, %lld epochs, %lld seeds.\nThe best epoch, what LoRA-drop "
+             "keeps and the structures that a search finds are chosen by training and validation\nimages; test images "
+             "choose nothing.\n",
+             (long long)o->source.train, (long long)o->train.epochs, (long long)o->seeds);
 }
 
 static void show(const plan *p, const exhibit *e) {
@@ -115,6 +123,7 @@ static void show(const plan *p, const exhibit *e) {
     if (r.md) lk_writef(r.md, "\n![%s](exhibit-%s.svg)\n", e->name, e->name);
     if (r.md) lk_writer_commit(r.md);
     printf("\nfiles: %s and .svg\n\n", path);
+    fflush(stdout); /* before the next line of progress */
   }
   lk_free(p->ctx, path);
 }

@@ -15,6 +15,7 @@ typedef struct plan {
 typedef struct method {
   const char *name, *adapter; /* adapter NULL: see full, probe */
   int full, probe;
+  int passes; /* 0: as --epochs says; n: n times as many */
 } method;
 
 /* A run of a method, as it would be on its own domain; NULL without memory.  Valid until the next one is added. */
@@ -51,6 +52,7 @@ typedef struct line {
 
 void line_add(line *l, double x, const figure *f);
 lk_series line_series(const line *l, const char *name);
+lk_series points_series(const line *l, const char *name); /* without the line */
 
 /* Table and picture of methods side by side: accuracy against size, and losses. */
 lk_table *methods_table(lk_ctx *ctx, const trial *t, size_t n);

@@ -4,29 +4,33 @@
 /* ---- all ---- */
 
 static void plan_all(plan *p) {
-  static const method methods[] = {{"linear probe", NULL, 0, 1},
-                                   {"full fine-tuning", NULL, 1, 0},
-                                   {"bias (BitFit)", "bias", 0, 0},
-                                   {"LoRA", RUN_ADAPTER, 0, 0},
-                                   {"DoRA", RUN_ADAPTER " | magnitude", 0, 0},
-                                   {"IA3", "ia3", 0, 0},
-                                   {"AdaLoRA", "adalora target_r=8 init_r=12", 0, 0},
-                                   {"MLAE", "mlae r=8 p=0.3", 0, 0},
-                                   {"MLAE, no masks", "mlae r=8", 0, 0},
-                                   {"NEAT", "neat r=8", 0, 0},
-                                   {"MoLoRA", "molora n=4 k=2 r=4 alpha=8", 0, 0},
-                                   {"MALoRA", "malora n=4 k=2 d=8 R=6 alpha=12", 0, 0},
-                                   {"LoRA-drop", "lora_drop T=0.6 (" RUN_ADAPTER ")", 0, 0},
-                                   {"GLoRA", "glora r=4 supernet=1", 0, 0}};
+  static const method methods[] = {{.name = "linear probe", .probe = 1},
+                                   {.name = "full fine-tuning", .full = 1},
+                                   {.name = "bias (BitFit)", .adapter = "bias"},
+                                   {.name = "LoRA", .adapter = RUN_ADAPTER},
+                                   {.name = "DoRA", .adapter = RUN_ADAPTER " | magnitude"},
+                                   {.name = "IA3", .adapter = "ia3"},
+                                   {.name = "AdaLoRA", .adapter = "adalora target_r=8 init_r=12"},
+                                   {.name = "MLAE", .adapter = "mlae r=8 p=0.3"},
+                                   {.name = "MLAE, no masks", .adapter = "mlae r=8"},
+                                   {.name = "NEAT", .adapter = "neat r=8"},
+                                   {.name = "MoLoRA", .adapter = "molora n=4 k=2 r=4 alpha=8"},
+                                   {.name = "MALoRA", .adapter = "malora n=4 k=2 d=8 R=6 alpha=12"},
+                                   {.name = "LoRA-drop", .adapter = "lora_drop T=0.6 (" RUN_ADAPTER ")"},
+                                   {.name = "GLoRA", .adapter = "glora r=4"},
+                                   {.name = "GLoRA, searched", .adapter = "glora r=4 supernet=1", .passes = 4}};
   for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) plan_add(p, &methods[i]);
-  if (p->o->adapter) plan_add(p, &(method){p->o->adapter, p->o->adapter, 0, 0});
+  if (p->o->adapter) plan_add(p, &(method){.name = p->o->adapter, .adapter = p->o->adapter});
 }
 
 static void show_all(report *r) {
   const plan *p = r->plan;
   char path[1100];
   report_table(r, methods_table(p->ctx, p->trials, p->n));
-  report_say(r, "LoRA-drop and GLoRA: parameters after the selection. Memory: while training.\n\n");
+  report_say(
+      r,
+      "LoRA-drop and the searched GLoRA: parameters after the selection. Memory: while training. The supernet of the "
+      "search trains\nfour times as long: a step trains one of its structures.\n\n");
   report_notes(r);
   snprintf(path, sizeof path, "%s/exhibit-%s.svg", p->o->out, r->name);
   methods_draw(p->ctx, path, "All methods on one domain", p->trials, p->n);

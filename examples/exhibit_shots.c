@@ -1,8 +1,9 @@
 /* exhibit_shots.c: few images of each class; one domain learned, the others tested. */
 #include "exhibit.h"
 
-static const method methods[] = {
-    {"linear probe", NULL, 0, 1}, {"LoRA", RUN_ADAPTER, 0, 0}, {"GLoRA, searched", "glora r=4 supernet=1", 0, 0}};
+static const method methods[] = {{.name = "linear probe", .probe = 1},
+                                 {.name = "LoRA", .adapter = RUN_ADAPTER},
+                                 {.name = "GLoRA, searched", .adapter = "glora r=4 supernet=1", .passes = 4}};
 enum { METHODS = sizeof methods / sizeof *methods, CLASSES = 10 };
 
 /* Series and their lines of one panel. */
@@ -11,8 +12,8 @@ typedef struct curves {
   lk_series series[METHODS];
 } curves;
 
-static void name_curves(curves *c) {
-  for (int m = 0; m < METHODS; m++) c->series[m] = line_series(&c->lines[m], methods[m].name);
+static void name_curves(curves *c, lk_series series(const line *l, const char *name)) {
+  for (int m = 0; m < METHODS; m++) c->series[m] = series(&c->lines[m], methods[m].name);
 }
 
 /* ---- shots ---- */
@@ -43,7 +44,7 @@ static void show_shots(report *r) {
   }
   report_table(r, table);
   report_say(r, "All runs take the same number of steps: few images are gone through again and again.\n");
-  name_curves(&c);
+  name_curves(&c, line_series);
   const lk_panel panel = {.title = "Few images of each class",
                           .x_label = "training images of a class",
                           .y_label = "test accuracy (%)",
@@ -81,16 +82,15 @@ static void show_shift(report *r) {
     if (m == 0 && i) lk_table_rule(table);
     lk_table_cell(table, "%s", m ? "" : domain_names[own]);
     lk_table_cell(table, "%s", t->name);
-    for (int d = DOMAIN_PLAIN; d < DOMAINS; d++)
-      lk_table_cell(table, d == own ? "[%.2f]" : "%.2f", t->out.test[d].mean);
+    for (int d = DOMAIN_PLAIN; d < DOMAINS; d++) lk_table_cell(table, "%.2f", t->out.test[d].mean);
     table_figure(table, &others);
     line_add(&home.lines[m], own - FIRST + 1 + .06 * m, &t->out.test[own]);
     line_add(&abroad.lines[m], own - FIRST + 1 + .06 * m, &others);
   }
   report_table(r, table);
-  report_say(r, "In brackets: the domain that was trained on, whose validation images alone the search sees.\n");
-  name_curves(&home);
-  name_curves(&abroad);
+  report_say(r, "The search sees validation images of the domain trained on, of no other.\n");
+  name_curves(&home, points_series);
+  name_curves(&abroad, points_series);
   lk_panel panels[] = {{.title = "On the domain trained on", .series = home.series},
                        {.title = "Mean of the other domains", .series = abroad.series}};
   for (int i = 0; i < 2; i++) {

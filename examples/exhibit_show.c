@@ -4,9 +4,12 @@
 #include <math.h>
 #include <string.h>
 
-enum { PER_PANEL = 7, POINTS = 60, MOST = 28, WRAP = 110 };
+enum { PER_PANEL = 8, POINTS = 60, MOST = 32, WRAP = 110 };
 
-void table_figure(lk_table *t, const figure *f) { lk_table_cell(t, "%.2f ± %.2f", f->mean, f->deviation); }
+void table_figure(lk_table *t, const figure *f) {
+  if (isnan(f->deviation)) lk_table_cell(t, "%.2f", f->mean);
+  else lk_table_cell(t, "%.2f ± %.2f", f->mean, f->deviation);
+}
 
 /* ---- lines ---- */
 
@@ -19,6 +22,12 @@ void line_add(line *l, double x, const figure *f) {
 
 lk_series line_series(const line *l, const char *name) {
   return (lk_series){.name = name, .style = LK_SERIES_BOTH, .n = l->n, .x = l->x, .y = l->y, .error = l->error};
+}
+
+lk_series points_series(const line *l, const char *name) {
+  lk_series s = line_series(l, name);
+  s.style = LK_SERIES_POINTS;
+  return s;
 }
 
 /* ---- methods side by side ---- */
@@ -52,7 +61,7 @@ static int64_t smooth(const outcome *o, double *x, double *y) {
   return n;
 }
 
-/* One panel for the accuracies, and one for the losses of every seven methods. */
+/* One panel for the accuracies, and one for the losses of every eight methods. */
 lk_status methods_draw(lk_ctx *ctx, const char *path, const char *title, const trial *t, size_t n) {
   static double x[MOST][POINTS], y[MOST][POINTS], size[MOST];
   static const char *names[MOST];
@@ -76,8 +85,11 @@ lk_status methods_draw(lk_ctx *ctx, const char *path, const char *title, const t
     loss[i] = (lk_series){.name = t[i].name, .style = LK_SERIES_LINE, .color = color, .x = x[i], .y = y[i]};
     loss[i].n = smooth(&t[i].out, x[i], y[i]);
     if (i % PER_PANEL == 0)
-      panels[used++] = (lk_panel){
-          .title = "Training loss", .x_label = "step", .y_label = "cross-entropy", .log_y = 1, .series = &loss[i]};
+      panels[used++] = (lk_panel){.title = "Training loss",
+                                  .x_label = "step",
+                                  .y_label = "loss, with the method's own term",
+                                  .log_y = 1,
+                                  .series = &loss[i]};
     panels[used - 1].nseries++;
   }
   return lk_svg_write(ctx, path, title, used, panels);

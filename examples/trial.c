@@ -62,12 +62,20 @@ static lk_status judge_all(session *s, const trial *t, int seed, outcome *out) {
   return lk_error(s->ctx, NULL);
 }
 
+/* Takes what begins every path out of a text. */
+static void shorten(char *text) {
+  static const char prefix[] = "vit.encoder.layer.";
+  for (char *at = text; at && (at = strstr(at, prefix));)
+    memmove(at, at + sizeof prefix - 1, strlen(at + sizeof prefix - 1) + 1);
+}
+
 /* Of the first seed: the adapter as files, merging, losses and notes. */
 static void keep_first(lk_ctx *ctx, session *s, const settings *o, const trial *t, const run_result *r, outcome *out) {
   char base[1024], directory[1100];
   snprintf(directory, sizeof directory, "%s/%s", o->out, t->saved_as ? t->saved_as : "");
   if (t->saved_as) lk_adapter_save(s->model.model, "default", directory, pretrained(o, base, sizeof base));
   out->notes = lk_strdup(ctx, r->notes ? r->notes : "");
+  shorten(out->notes);
   out->losses = lk_alloc_array(ctx, (size_t)r->nlosses, sizeof *out->losses);
   if (!out->losses) return;
   out->nlosses = r->nlosses;
@@ -108,6 +116,7 @@ int trial_run(lk_ctx *ctx, const settings *o, trial *t, int seed) {
   train.probe = t->probe;
   train.adapter = *t->adapter ? t->adapter : NULL;
   train.augment *= t->augment;
+  train.epochs *= t->passes;
   snprintf(label, sizeof label, "%-16s seed %d", t->name, seed + 1);
   train.label = label;
   train.progress = o->quiet || o->exhibit ? NULL : stderr;
@@ -133,7 +142,7 @@ void figure_summarise(figure *f, int64_t seeds) {
   f->mean = 0;
   for (int64_t i = 0; i < seeds; i++) f->mean += f->of[i] / (double)seeds;
   for (int64_t i = 0; i < seeds; i++) squares += (f->of[i] - f->mean) * (f->of[i] - f->mean);
-  f->deviation = seeds > 1 ? sqrt(squares / (double)(seeds - 1)) : 0;
+  f->deviation = seeds > 1 ? sqrt(squares / (double)(seeds - 1)) : NAN;
 }
 
 void trial_summarise(trial *t, int64_t seeds) {

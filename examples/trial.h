@@ -7,7 +7,7 @@ enum { MAX_SEEDS = 10 };
 
 /* A number measured with every seed, and over them. */
 typedef struct figure {
-  double of[MAX_SEEDS], mean, deviation;
+  double of[MAX_SEEDS], mean, deviation; /* deviation of one seed: NaN */
 } figure;
 
 typedef struct outcome {
@@ -25,6 +25,7 @@ typedef struct trial {
   int full, probe;
   domain_choice domains;
   double augment;       /* times --augment; 1 at first */
+  int passes;           /* times --epochs; 1 at first */
   const char *saved_as; /* directory below OUT for the first seed's adapter, or NULL */
   outcome out;
 } trial;

@@ -21,6 +21,7 @@ pkginclude_HEADERS = \
   %D%/lorikeet/op.h \
   %D%/lorikeet/optim.h \
   %D%/lorikeet/param.h \
+  %D%/lorikeet/pretrained.h \
   %D%/lorikeet/random.h \
   %D%/lorikeet/safetensors.h \
   %D%/lorikeet/search.h \

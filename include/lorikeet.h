@@ -32,6 +32,7 @@
 #include <lorikeet/ops.h>
 #include <lorikeet/optim.h>
 #include <lorikeet/param.h>
+#include <lorikeet/pretrained.h>
 #include <lorikeet/random.h>
 #include <lorikeet/safetensors.h>
 #include <lorikeet/search.h>

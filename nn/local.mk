@@ -41,6 +41,11 @@ layer_sources = \
   %D%/layers/mlp.c
 
 model_sources = \
+  %D%/models/attend.c \
+  %D%/models/bert.c \
+  %D%/models/cache.c \
+  %D%/models/family.h \
+  %D%/models/pretrained.c \
   %D%/models/vit.c \
   %D%/models/vit_config.c \
   %D%/models/vit_files.c \

@@ -93,18 +93,28 @@ static int wanted(const lk_param *p, const lk_load_options *o) {
   return !p->alias && p->kind != LK_RETIRED && p->kind != LK_SCRATCH && !begins_any(p->name, o->skip);
 }
 
+/* "bert." in front of the name; the text is valid until the next call with the same buffer. */
+static const char *with_added(const char *name, const lk_load_options *o, char *buffer, size_t size) {
+  int n = snprintf(buffer, size, "%s%s", o->added, name);
+  return n > 0 && (size_t)n < size ? buffer : name;
+}
+
 static const lk_stored *stored_for(const lk_shards *f, const lk_param *p, const lk_load_options *o,
                                    lk_safetensors **in) {
+  char buffer[600];
   const lk_stored *s = lk_shards_find(f, p->name, in);
   const char *name = bare(p->name, o);
-  return s || !name ? s : lk_shards_find(f, name, in);
+  if (!s && name) s = lk_shards_find(f, name, in);
+  return s || !o->added ? s : lk_shards_find(f, with_added(p->name, o, buffer, sizeof buffer), in);
 }
 
 static int has_place(lk_model *model, const char *stored, const lk_load_options *o) {
+  char buffer[600];
   if (begins_any(stored, o->unused) || begins_any(stored, o->skip)) return 1;
   for (lk_param *p = NULL; (p = lk_param_walk(model, p));) {
     const char *name = bare(p->name, o);
     if (!strcmp(p->name, stored) || (name && !strcmp(name, stored))) return 1;
+    if (o->added && !strcmp(with_added(p->name, o, buffer, sizeof buffer), stored)) return 1;
   }
   return 0;
 }
@@ -128,7 +138,7 @@ static lk_status compare(lk_model *model, const char *path, const lk_shards *f, 
   for (lk_param *p = NULL; (p = lk_param_walk(model, p));) {
     if (!wanted(p, o)) continue;
     const lk_stored *s = stored_for(f, p, o, &in);
-    list(&l[s ? mismatch(p, s) : MISSING], p, s);
+    if (s || !begins_any(p->name, o->optional)) list(&l[s ? mismatch(p, s) : MISSING], p, s);
   }
   for (int k = 0; k < f->n; k++)
     for (size_t i = 0; i < lk_safetensors_count(f->file[k]); i++) {

@@ -26,6 +26,7 @@ test_headers = \
   %D%/drop_net.h \
   %D%/files.h \
   %D%/io_suite.h \
+  %D%/neat.h \
   %D%/peft.h \
   %D%/search.h \
   %D%/tape.h \
@@ -77,9 +78,11 @@ EXTRA_DIST += $(test_scripts) $(test_headers) %D%/installcheck.sh %D%/valgrind.s
 
 if HAVE_CHECK
 suites = \
+  %D%/test_adalora \
   %D%/test_active \
   %D%/test_adapters \
   %D%/test_attach \
+  %D%/test_budget \
   %D%/test_combine \
   %D%/test_compose \
   %D%/test_core \
@@ -95,13 +98,17 @@ suites = \
   %D%/test_lora_drop_files \
   %D%/test_match \
   %D%/test_memory \
+  %D%/test_neat \
+  %D%/test_neat_factor \
   %D%/test_mlae \
+  %D%/test_mixture \
   %D%/test_ops \
   %D%/test_optim \
   %D%/test_optim_class \
   %D%/test_peft \
   %D%/test_peft_foreign \
   %D%/test_peft_refused \
+  %D%/test_pretrained \
   %D%/test_programs \
   %D%/test_random \
   %D%/test_real \
@@ -116,8 +123,10 @@ suites = \
   %D%/test_vit_files
 check_PROGRAMS += $(suites)
 %C%_test_active_LDADD = $(suite_libs)
+%C%_test_adalora_LDADD = $(suite_libs)
 %C%_test_adapters_LDADD = $(suite_libs)
 %C%_test_attach_LDADD = $(suite_libs)
+%C%_test_budget_LDADD = $(suite_libs)
 %C%_test_combine_LDADD = $(suite_libs)
 %C%_test_compose_LDADD = $(suite_libs)
 %C%_test_core_LDADD = $(suite_libs)
@@ -133,13 +142,17 @@ check_PROGRAMS += $(suites)
 %C%_test_lora_drop_files_LDADD = $(suite_libs)
 %C%_test_match_LDADD = $(suite_libs)
 %C%_test_memory_LDADD = $(suite_libs)
+%C%_test_neat_LDADD = $(suite_libs)
+%C%_test_neat_factor_LDADD = $(suite_libs)
 %C%_test_mlae_LDADD = $(suite_libs)
+%C%_test_mixture_LDADD = $(suite_libs)
 %C%_test_ops_LDADD = $(suite_libs)
 %C%_test_optim_LDADD = $(suite_libs)
 %C%_test_optim_class_LDADD = $(suite_libs)
 %C%_test_peft_LDADD = $(suite_libs)
 %C%_test_peft_foreign_LDADD = $(suite_libs)
 %C%_test_peft_refused_LDADD = $(suite_libs)
+%C%_test_pretrained_LDADD = $(suite_libs)
 %C%_test_programs_LDADD = $(suite_libs)
 %C%_test_random_LDADD = $(suite_libs)
 %C%_test_real_LDADD = $(suite_libs)

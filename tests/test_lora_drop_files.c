@@ -135,7 +135,7 @@ END_TEST
 
 /* A checkpoint that does not fit leaves sharing and values as they were, whether from nothing or from another selection. */
 START_TEST(misfit) {
-  static const double other[] = {1, 1, 8, 1, 0.1, 9, 0.1, 0.1};
+  static const double other[] = {1, 1, 8, 1, 0.1, 0.1, 9, 0.1};
   double before[2 * LAYERS][2 * WIDTH], after[2 * LAYERS][2 * WIDTH], y[2 * TOKENS], z[2 * TOKENS];
   lk_progress progress = {.step = 1};
   selected(specs[_i / 2]);

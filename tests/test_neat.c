@@ -73,7 +73,7 @@ START_TEST(zero_is_the_base) {
 }
 END_TEST
 
-/* With a weight that begins with the identity, P = [1 0] or its transpose undoes it, and any update of rank 2 is had with 4
+/* A weight that begins with the identity is undone by P = [1 0] or its transpose; any update of rank 2 is had with 4
  * hidden units, since relu(v) - relu(-v) = v; with act=linear 2 are enough. */
 static void check_construction(int in, int linear, const test_layer *l) {
   const int64_t out = l->out, width = l->in, side = in ? width : out, r = linear ? 2 : 4;
@@ -107,7 +107,7 @@ START_TEST(contains_lora) {
 }
 END_TEST
 
-/* ReLU's factor has no negative element: one sign per hidden unit, so that r units alone are not every update of rank r. */
+/* ReLU's factor has no negative element, so that r units alone are not every update of rank r. */
 START_TEST(relu_is_not_negative) {
   double values[TEST_MOST], H[TEST_MOST];
   int positive = 0;

@@ -7,7 +7,7 @@
  *                                  K_0 = H_q,  K_{j+1} = act(D_j K_j) + H_{q-1-j},  f(V) = K_q
  *
  * E_i, D_j [r, r]; residual=none leaves "+ H" out.  H depends on the weights only: it is made once in a pass, and kept
- * from pass to pass while nothing trains.  With H in hand this is LoRA, y = W0 x + b0 + s B (H x), and the change itself,
+ * from pass to pass while nothing trains.  With H in hand this is LoRA, y = W0 x + b0 + s B (H x), and the change,
  * [out, in], is never formed.  (With more than in out / 3 (in + out) hidden units and many tokens, forming it would be
  * cheaper.)  W0 gets no gradient.
  *

@@ -30,10 +30,10 @@ static lk_tensor laplace(lk_tape *t, lk_tensor x) {
 
 static const lk_activation activations[] = {
     {"gelu", lk_gelu},
+    {"gelu_new", lk_gelu_tanh},
     {"gelu_10", lk_gelu_10},
     {"gelu_accurate", lk_gelu_tanh},
     {"gelu_fast", lk_gelu_fast},
-    {"gelu_new", lk_gelu_tanh},
     {"gelu_python", lk_gelu},
     {"gelu_python_tanh", lk_gelu_tanh},
     {"gelu_pytorch_tanh", lk_gelu_tanh},

@@ -1,7 +1,7 @@
 /* neat.c: PEFT's PEANUT: "neat" with orientation=out and residual=pairs, to and from PeanutConfig.
  *
- * https://github.com/huggingface/peft, src/peft/tuners/peanut/config.py.  All sites have the same options there, biases of
- * the base do not train, and layers stored [in, out] (Conv1D) are not adapted. */
+ * https://github.com/huggingface/peft, src/peft/tuners/peanut/config.py.  All sites have the same options there, biases
+ * of the base do not train, and layers stored [in, out] (Conv1D) are not adapted. */
 #include "peft.h"
 
 #include <string.h>

@@ -135,8 +135,8 @@ static lk_param *site_param(lk_site *s, const char *name) {
   return p;
 }
 
-/* act on z, in a layer of one weight 1 with a hidden unit for each z: y = sum of B_k act(A_k x), A = z, B = x = 1; so that
- * act(z) is the gradient of B, and its derivative that of A. */
+/* act on z, in a layer of one weight 1 with a hidden unit for each z: y = sum of B_k act(A_k) x, A = z, B = x = 1; so
+ * that act(z) is the gradient of B, and its derivative that of A. */
 static void one_activation(golden *g, const char *name, const lk_view *z) {
   char spec[100], label[60];
   const int64_t n = lk_view_count(z), one[] = {1, 1};

@@ -1,0 +1,37 @@
+/* family.h: how a family of models is written: one file with one lk_family, and one line in the table of pretrained.c. */
+#ifndef LK_FAMILY_H
+#define LK_FAMILY_H
+#include "layers/layer.h"
+#include "model.h"
+
+#include <lorikeet/pretrained.h>
+
+struct lk_family {
+  const char *name;
+  const char *const *model_types; /* of config.json, ended by NULL */
+  unsigned tasks;                 /* 1 << task */
+  const char *const
+      *optional;             /* beginnings of paths that a file may lack when the head is new; ended by NULL, or NULL */
+  const char *const *heads;  /* beginnings of the heads' tensor names, which a new head leaves unread; ended by NULL */
+  const char *const *unused; /* beginnings of names in files that no task needs; ended by NULL, or NULL */
+  const char *targets;       /* PEFT's default target modules for LoRA */
+  /* Reads p->config (lk_json_int ... name key and kinds), checks it, and makes modules and parameters; the parameters
+   * have no memory yet.  Sets impl and the numbers of p. */
+  lk_status (*build)(lk_pretrained *p);
+  /* Values for the parameters that have memory and were not in the file: a new head, or a whole new model. */
+  lk_status (*initialise)(lk_pretrained *p, lk_param *param);
+  lk_tensor (*forward)(lk_pretrained *p, lk_tape *t, const lk_inputs *in);
+};
+
+extern const lk_family lk_family_bert, lk_family_gpt2, lk_family_llama, lk_family_vit;
+
+/* An integer of the config within [low, high], or `otherwise` where the key is missing; the error names all of them. */
+int64_t lk_config_int(lk_pretrained *p, const char *key, int64_t otherwise, int64_t low, int64_t high);
+double lk_config_real(lk_pretrained *p, const char *key, double otherwise, double low, double high);
+/* A parameter's usual initial value: norms' weights 1, biases 0, the rest normal with the config's initializer_range. */
+lk_status lk_initialise_usual(lk_pretrained *p, lk_param *param);
+/* The cache's keys and values [rows, kv_heads, S, head_width] of a layer with the new ones [rows, kv_heads, T, ...]
+ * behind them; the length grows when the last layer is told. */
+lk_status lk_cache_extend(lk_cache *c, lk_tape *t, int64_t layer, lk_tensor *k, lk_tensor *v);
+
+#endif
