@@ -62,7 +62,8 @@ static void show_demo(const plan *p) {
 static int demo(const settings *o) {
   session s = {.ctx = lk_ctx_new(NULL)};
   plan p = {.ctx = s.ctx, .o = o};
-  lk_bar none = {.to = NULL};
+  lk_bar none = {.to = NULL}; /* every run has a line of its own */
+  lk_bar_start(&none);
   int failed = !s.ctx || pretrain(o) || plan_demo(&p) || plan_run(&p, &none);
   if (!failed) show_demo(&p);
   if (s.ctx) plan_free(&p);

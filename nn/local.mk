@@ -38,14 +38,19 @@ layer_sources = \
   %D%/layers/layer.h \
   %D%/layers/layer_norm.c \
   %D%/layers/linear.c \
-  %D%/layers/mlp.c
+  %D%/layers/mlp.c \
+  %D%/layers/rms_norm.c
 
 model_sources = \
   %D%/models/attend.c \
   %D%/models/bert.c \
   %D%/models/cache.c \
   %D%/models/family.h \
+  %D%/models/gpt2.c \
+  %D%/models/llama.c \
   %D%/models/pretrained.c \
+  %D%/models/rope.c \
+  %D%/models/rope.h \
   %D%/models/vit.c \
   %D%/models/vit_config.c \
   %D%/models/vit_files.c \
@@ -57,6 +62,7 @@ peft_sources = \
   %D%/peft/config.c \
   %D%/peft/export.c \
   %D%/peft/glora.c \
+  %D%/peft/ia3.c \
   %D%/peft/lora.c \
   %D%/peft/neat.c \
   %D%/peft/own.c \

@@ -1,43 +1,22 @@
 /* match.c: which sites a list of target patterns means. */
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include "model.h"
+#include "regex.h"
 
 #include <fnmatch.h>
 #include <limits.h>
-#include <pcre2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- patterns ---- */
 
-/* PCRE2 takes its memory from the context too. */
-static void *regex_alloc(size_t size, void *ctx) { return lk_alloc(ctx, size); }
-static void regex_free(void *p, void *ctx) { lk_free(ctx, p); }
-
 /* Does a regular expression match the whole path? */
 static int regex_match(lk_ctx *c, const char *pattern, const char *path) {
-  int error;
-  size_t at;
-  pcre2_general_context *g = pcre2_general_context_create(regex_alloc, regex_free, c);
-  pcre2_compile_context *cc = g ? pcre2_compile_context_create(g) : NULL;
-  pcre2_code *code = cc ? pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
-                                        PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_UTF, &error, &at, cc)
-                        : NULL;
-  pcre2_match_data *data = code ? pcre2_match_data_create_from_pattern(code, g) : NULL;
-  int found = data ? pcre2_match(code, (PCRE2_SPTR)path, strlen(path), 0, 0, data, NULL) : PCRE2_ERROR_NOMEMORY;
-  if (cc && !code && !lk_error(c, NULL)) {
-    PCRE2_UCHAR text[200];
-    pcre2_get_error_message(error, text, sizeof text);
-    lk_fail(c, LK_EARG, "pattern '%s': %s at character %zu", pattern, (char *)text, at + 1);
-  } else if (found < 0 && found != PCRE2_ERROR_NOMATCH) {
-    lk_fail(c, LK_EARG, "pattern '%s': matching '%s' took too much time or memory", pattern, path);
-  }
-  pcre2_match_data_free(data);
-  pcre2_code_free(code);
-  pcre2_compile_context_free(cc);
-  pcre2_general_context_free(g);
-  return found >= 0;
+  size_t start, end;
+  lk_regex *r = lk_regex_new(c, LK_EARG, "", pattern, LK_REGEX_WHOLE);
+  int found = r && lk_regex_find(r, path, strlen(path), 0, &start, &end);
+  lk_regex_free(r);
+  return found;
 }
 
 int lk_match(lk_ctx *c, const char *pattern, const char *path) {

@@ -18,8 +18,8 @@
 #define TENSORS "adapter_model.safetensors"
 
 /* In the order in which they are tried for an adapter; the last one fits all. */
-static const lk_peft_format *const formats[] = {&lk_peft_adalora, &lk_peft_lora, &lk_peft_glora, &lk_peft_neat,
-                                                &lk_peft_own};
+static const lk_peft_format *const formats[] = {&lk_peft_adalora, &lk_peft_lora, &lk_peft_glora,
+                                                &lk_peft_ia3,     &lk_peft_neat, &lk_peft_own};
 enum { FORMATS = sizeof formats / sizeof *formats };
 
 /* ---- saving ---- */

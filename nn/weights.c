@@ -77,9 +77,15 @@ static lk_status report(lk_ctx *ctx, const char *path, const listing *l, int par
 
 static int begins(const char *name, const char *start) { return !strncmp(name, start, strlen(start)); }
 
+static int ends(const char *name, const char *end) {
+  size_t n = strlen(name), k = strlen(end);
+  return n >= k && !strcmp(name + n - k, end);
+}
+
+/* Does the name begin with one of these, or end with one of those that have a '*' in front? */
 static int begins_any(const char *name, const char *const *starts) {
   for (; starts && *starts; starts++)
-    if (begins(name, *starts)) return 1;
+    if (**starts == '*' ? ends(name, *starts + 1) : begins(name, *starts)) return 1;
   return 0;
 }
 

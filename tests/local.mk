@@ -16,6 +16,7 @@ test_scripts = \
   %D%/man.sh \
   %D%/readme.sh \
   %D%/symbols.sh \
+  %D%/test_compare.sh \
   %D%/test_finetune.sh
 
 test_headers = \

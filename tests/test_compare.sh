@@ -54,9 +54,9 @@ quietly --help
 for name in all tasks ranks shots shift neat everything; do
   grep -q "^  $name  " "$work/out" || complain "--help does not tell of the exhibit $name"
 done
-refuses 'shots' --exhibit shot
+refuses 'shots' --exhibit shot --out "$work/x"
 refuses "train-images-idx3-ubyte" $tiny --out "$work/x" --exhibit neat --data "$work" --quiet
-refuses 'no adapter class' $tiny --out "$work/x" --exhibit all --adapter nonsense --quiet
+refuses "no adapter 'nonsense'" $tiny --out "$work/x" --exhibit all --adapter nonsense --quiet
 
 # ---- the demo ----
 

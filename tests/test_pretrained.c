@@ -8,8 +8,11 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const models[] = {"bert_classify", "bert_masked_lm",   "bert_embed",
-                                     "bert_sharded",  "roberta_classify", "roberta_masked_lm"};
+static const char *const models[] = {"bert_classify",    "bert_masked_lm",    "bert_embed", "bert_sharded",
+                                     "roberta_classify", "roberta_masked_lm", "gpt2_lm",    "gpt2_inner",
+                                     "llama_lm",         "llama_mha_tied",    "llama_bias", "llama_linear",
+                                     "llama_dynamic",    "llama_3",           "llama_yarn", "llama_bf16",
+                                     "mistral",          "mistral_window",    "qwen2",      "qwen3"};
 enum { MODELS = sizeof models / sizeof *models };
 
 static lk_ctx *ctx;

@@ -1,4 +1,4 @@
-/* adalora.h: AdaLoRA's rank allocation by itself: which singular values of which matrices stay under a shrinking budget.
+/* adalora.h: AdaLoRA's rank allocation by itself: which singular values of which matrices stay under a falling budget.
  *
  *   Delta_k = B diag(E) A,  A [r, in], B [out, r], E [r, 1];  triplet i of matrix k = (B[:, i], E[i], A[i, :])
  *
@@ -66,9 +66,9 @@ typedef struct lk_rank_allocator {
   double threshold; /* the largest score that was pruned; 0 without a ranking */
 } lk_rank_allocator;
 
-/* Keeps the triplets whose score is above the (initial - budget)-th smallest one, so that ties are pruned together; E of
- * the others becomes 0.  When all scores are zero, nothing is done but setting `skipped`.  LK_ENONFINITE for a score that is no
- * number. */
+/* Keeps the triplets whose score is above the (initial - budget)-th smallest one, so that ties are pruned together; E
+ * of the others becomes 0.  When all scores are zero, nothing is done but setting `skipped`.  LK_ENONFINITE for a
+ * score that is no number. */
 LK_API lk_status lk_rank_prune(lk_ctx *ctx, lk_rank_allocator *a, int64_t budget);
 /* Step t = 0, 1, ... of training, once after each step of the optimiser while the gradients are still there:
  * importance and, when it is due, ranking before step total - tfinal; there a last ranking; after it E stays masked. */

@@ -53,6 +53,16 @@ typedef struct lk_layer_norm_layer {
 LK_API lk_layer_norm_layer *lk_layer_norm_new(lk_module *parent, const char *name, int64_t width, double eps);
 LK_API lk_tensor lk_layer_norm_forward(lk_layer_norm_layer *layer, lk_tape *t, lk_tensor x);
 
+/* RMS normalisation over the last axis; weight 1. */
+typedef struct lk_rms_norm_layer {
+  lk_module module;
+  int64_t width;
+  double eps;
+  lk_param *weight;
+} lk_rms_norm_layer;
+LK_API lk_rms_norm_layer *lk_rms_norm_new(lk_module *parent, const char *name, int64_t width, double eps);
+LK_API lk_tensor lk_rms_norm_forward(lk_rms_norm_layer *layer, lk_tape *t, lk_tensor x);
+
 /* ---- blocks of layers ---- */
 
 /* An activation by its name in HuggingFace's configs; the name is a literal.  NULL on error, which lists the names. */

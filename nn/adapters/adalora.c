@@ -3,10 +3,10 @@
  *   y = W0 x + b0 + s P Lambda Q D(x),   s = alpha / (r + 1e-5)
  *   L = L_task + orth (1 / 2n) sum over the n matrices of (|Q Q^T - I|_F + |P^T P - I|_F)
  *
- * Q = lora_A [r, in], diag(Lambda) = lora_E [r, 1], P = lora_B [out, r]; r = init_r in s however many values are left; D
- * is dropout.  At a convolution A is [r, in k0 k1].  After every step of the optimiser budget.c decides by importance
- * which values stay: lk_adapter_follow has to connect it.  A trimmed adapter, as a file of PEFT holds it, has fewer rows
- * at every site and trains on with the ranks that it has.
+ * Q = lora_A [r, in], diag(Lambda) = lora_E [r, 1], P = lora_B [out, r]; r = init_r in s however many values are left;
+ * D is dropout.  At a convolution A is [r, in k0 k1].  After every step of the optimiser budget.c decides by importance
+ * which values stay: lk_adapter_follow has to connect it.  A trimmed adapter, as a file of PEFT holds it, has fewer
+ * rows at every site and trains on with the ranks that it has.
  *
  * Zhang et al., "AdaLoRA: Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning", ICLR 2023, arXiv 2303.10512.
  * Norms are not squared and averaged over all A and B, as in the authors' code and in HuggingFace PEFT's. */
@@ -173,8 +173,8 @@ static void destroy(lk_method *m) {
 
 /* ---- computing ---- */
 
-/* An optimiser that nobody follows leaves all ranks as they are, silently.  One that has stepped has moved A's version by
- * one and taken its gradient away. */
+/* An optimiser that nobody follows leaves all ranks as they are, silently.  One that has stepped has moved A's version
+ * by one and taken its gradient away. */
 static lk_status watch(lk_at *at, lk_tape *t) {
   const common *m = at->method->st;
   state *s = at->st;
@@ -359,6 +359,15 @@ static int64_t kept_at(const lk_at *at) {
   return s->kept ? n : r;
 }
 
+/* Pruned values that are not 0: trained since the last ranking, or of an earlier step that was gone back to. */
+static int64_t revived_at(const lk_at *at) {
+  const state *s = at->st;
+  int64_t n = 0;
+  for (int64_t i = 0; s->kept && i < s->p[E]->value.shape[0]; i++)
+    n += lk_view_get(&s->kept->value, i) == 0 && lk_view_get(&s->p[E]->value, i) != 0;
+  return n;
+}
+
 /* The last part of the site's path: its type in a model of equal layers. */
 static const char *type_of(const lk_at *at) {
   const char *path = lk_at_path(at), *dot = strrchr(path, '.');
@@ -382,11 +391,12 @@ static char *add_type(const lk_method *m, int k, char *text, const char *separat
 
 static char *notes(lk_method *m) {
   lk_ctx *c = lk_method_ctx(m);
-  int64_t kept = 0, of = 0;
+  int64_t kept = 0, of = 0, revived = 0;
   const char *separator = "; ";
   if (lk_model_shapes_only(m->adapter->model) || !m->nat) return NULL;
   for (int k = 0; k < m->nat; k++) {
     kept += kept_at(m->at[k]);
+    revived += revived_at(m->at[k]);
     of += ((const config *)m->at[k]->cfg)->init_r;
   }
   char *text =
@@ -398,7 +408,10 @@ static char *notes(lk_method *m) {
     text = add_type(m, k, text, separator);
     separator = ", ";
   }
-  return text;
+  if (!revived || !text) return text;
+  char *longer = lk_sprintf(c, "%s; and %lld pruned values that are not 0 again", text, (long long)revived);
+  lk_free(c, text);
+  return longer;
 }
 
 const lk_adapter_class lk_adapter_adalora = {.name = "adalora",

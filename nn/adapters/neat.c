@@ -160,8 +160,9 @@ static lk_tensor shared(lk_at *at, lk_tape *t, int number, lk_key made_of) {
   return H;
 }
 
-/* The values kept from the last pass if they are still right.  Copied: a tape may outlive them. */
-static lk_tensor kept(lk_at *at, lk_tape *t, int number, lk_key made_of) {
+/* The values kept from an earlier pass if they are still right; else new ones, to be kept if wanted.  Copied: a tape may
+ * outlive them. */
+static lk_tensor kept(lk_at *at, lk_tape *t, int number, lk_key made_of, int keep) {
   const config *g = at->cfg;
   state *m = at->st;
   lk_view v;
@@ -169,7 +170,7 @@ static lk_tensor kept(lk_at *at, lk_tape *t, int number, lk_key made_of) {
   if (m->H && m->made_of.a == made_of.a && m->made_of.b == made_of.b)
     return lk_input(t, m->A->value.dtype, 2, shape[g->orientation], m->H);
   lk_tensor H = generate(at, t, number);
-  if (lk_get(t, H, &v)) return lk_nil();
+  if (!keep || lk_get(t, H, &v)) return H;
   if (!m->H && !(m->H = lk_alloc(lk_at_ctx(at), lk_view_bytes(&v)))) return lk_nil();
   memcpy(m->H, v.p, lk_view_bytes(&v));
   m->made_of = made_of;
@@ -183,20 +184,20 @@ static int trains(const lk_at *at, const lk_tape *t) {
   return any && lk_grad_enabled(t);
 }
 
-static lk_tensor factor(lk_at *at, lk_tape *t) {
+static lk_tensor factor(lk_at *at, lk_tape *t, int keep) {
   const state *m = at->st;
   int number = activation(at, t);
   lk_key made_of = ingredients(at, number);
   if (lk_dtype_of(t, lk_use(t, m->A)) != m->A->value.dtype) return generate(at, t, number); /* merging, in double */
-  return trains(at, t) ? shared(at, t, number, made_of) : kept(at, t, number, made_of);
+  return trains(at, t) ? shared(at, t, number, made_of) : kept(at, t, number, made_of, keep);
 }
 
 /* ---- as LoRA ---- */
 
 /* The weight's change is s B A: A [r, in], B [out, r]. */
-static void pair(lk_at *at, lk_tape *t, lk_tensor *A, lk_tensor *B) {
+static void pair(lk_at *at, lk_tape *t, int keep, lk_tensor *A, lk_tensor *B) {
   const state *m = at->st;
-  lk_tensor H = factor(at, t), trained = lk_use(t, m->B);
+  lk_tensor H = factor(at, t, keep), trained = lk_use(t, m->B);
   int out = ((const config *)at->cfg)->orientation == OUT;
   *A = out ? H : lk_transpose(t, trained, 0, 1);
   *B = out ? trained : H;
@@ -205,13 +206,13 @@ static void pair(lk_at *at, lk_tape *t, lk_tensor *A, lk_tensor *B) {
 static lk_tensor delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
   const config *g = at->cfg;
   lk_tensor A, B;
-  pair(at, t, &A, &B);
+  pair(at, t, 1, &A, &B);
   return lk_accumulate(t, y, lk_linear(t, x, A, lk_nil()), B, g->scaling);
 }
 
 static lk_status factors(lk_at *at, lk_tape *t, lk_tensor *A, lk_tensor *B) {
   const config *g = at->cfg;
-  pair(at, t, A, B);
+  pair(at, t, 0, A, B); /* merging and exporting leave nothing behind */
   *B = lk_scale(t, *B, g->scaling);
   return lk_error(lk_at_ctx(at), NULL);
 }

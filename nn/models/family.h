@@ -34,4 +34,20 @@ lk_status lk_initialise_usual(lk_pretrained *p, lk_param *param);
  * behind them; the length grows when the last layer is told. */
 lk_status lk_cache_extend(lk_cache *c, lk_tape *t, int64_t layer, lk_tensor *k, lk_tensor *v);
 
+/* ---- what decoders share: attend.c ---- */
+typedef struct lk_attend {
+  lk_tensor mask;  /* lk_inputs.mask */
+  lk_cache *cache; /* and .cache */
+  int64_t layer;
+  int64_t window; /* a token sees so many, itself included; 0: all before it */
+  double scale, dropout;
+} lk_attend;
+/* Causal attention: q [N, H, T, d], k and v [N, G, T, d] of the new tokens -> [N, H, T, d]. */
+lk_tensor lk_attend_causal(lk_tape *t, const lk_attend *a, lk_tensor q, lk_tensor k, lk_tensor v);
+lk_tensor lk_heads_split(lk_tape *t, lk_tensor x, int64_t heads);             /* [N, T, H d] -> [N, H, T, d] */
+lk_tensor lk_heads_join(lk_tape *t, lk_tensor y);                             /* and back */
+lk_status lk_check_tokens(lk_pretrained *p, lk_tape *t, const lk_inputs *in); /* not more than the model takes */
+/* The last real token's vector of each row: h [N, T, width] -> [N, width]. */
+lk_tensor lk_last_token(lk_tape *t, lk_tensor h, lk_tensor mask);
+
 #endif

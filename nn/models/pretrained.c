@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const lk_family *const families[] = {&lk_family_bert};
+static const lk_family *const families[] = {&lk_family_bert, &lk_family_gpt2, &lk_family_llama};
 enum { FAMILIES = sizeof families / sizeof *families };
 
 static const char *const task_names[] = {"classify", "lm", "masked_lm", "embed"};

@@ -55,10 +55,12 @@ static lk_param *find(const lk_at *at, const char *name) {
   return NULL;
 }
 
-/* Is triplet i of the init_r ones in the file?  Of a trimmed site the first ones are. */
+/* Is triplet i of the init_r ones in the file?  A pruned one too if its value has come back after the last ranking: the
+ * file computes what the adapter does.  Of a trimmed site the first ones are. */
 static int is_kept(const lk_at *at, int64_t i) {
-  const lk_param *kept = find(at, "rank_pattern");
-  return kept ? lk_view_get(&kept->value, i) != 0 : i < find(at, "lora_E")->value.shape[0];
+  const lk_param *kept = find(at, "rank_pattern"), *E = find(at, "lora_E");
+  if (!kept) return i < E->value.shape[0];
+  return lk_view_get(&kept->value, i) != 0 || lk_view_get(&E->value, i) != 0;
 }
 
 static int64_t init_rank(const lk_at *at) { return (int64_t)lk_at_option(at, "init_r", 0); }
@@ -77,25 +79,19 @@ static lk_param *trimmed(lk_at *at, const lk_param *p, int axis) {
   lk_param *to = lk_param_new(p->ctx, p->name, p->kind, v.dtype, v.ndim, v.shape);
   if (!to) return NULL;
   to->owner = at;
-  for (int64_t i = 0, n = 0; i < r; n += is_kept(at, i++))
-    for (int64_t j = 0; j < v.shape[1 - axis] && is_kept(at, i); j++)
+  for (int64_t i = 0, n = 0; i < r; i++) {
+    if (!is_kept(at, i)) continue;
+    for (int64_t j = 0; j < v.shape[1 - axis]; j++)
       lk_view_set(&to->value, axis ? j * k + n : n * v.shape[1] + j,
                   lk_view_get(&p->value, axis ? j * r + i : i * v.shape[1] + j));
+    n++;
+  }
   return to;
-}
-
-/* Singular values that came back after the last ranking and are lost by trimming. */
-static int64_t revived(const lk_at *at) {
-  const lk_view *e = &find(at, "lora_E")->value;
-  int64_t n = 0;
-  for (int64_t i = 0; i < e->shape[0]; i++) n += !is_kept(at, i) && lk_view_get(e, i) != 0;
-  return n;
 }
 
 static lk_status make(lk_adapter *a, lk_param **made) {
   static const char *const names[] = {"lora_A", "lora_E", "lora_B"};
   lk_ctx *c = lk_model_ctx(a->model);
-  int64_t lost = 0;
   for (lk_at *at = NULL; (at = lk_adapter_walk(a, at));) {
     if (!find(at, "rank_pattern")) return LK_OK; /* trimmed already */
     for (int i = 0; i < 3; i++) {
@@ -103,14 +99,7 @@ static lk_status make(lk_adapter *a, lk_param **made) {
       if (!*made) return lk_error(c, NULL);
       made = &(*made)->next;
     }
-    lost += revived(at);
   }
-  if (lost)
-    lk_warn(
-        c,
-        "adapter_save: %lld pruned singular values of adapter '%s' are not 0 any more, and are left out: save after "
-        "a ranking",
-        (long long)lost, a->name);
   return lk_error(c, NULL);
 }
 
@@ -227,8 +216,7 @@ static lk_status read_config(lk_peft_reading *r) {
     if (i < COUNTS)
       spec = lk_sprintf(c, "%s %s=%lld", before, counts[i].option,
                         (long long)lk_json_int(c, r->config, counts[i].key, counts[i].missing));
-    else
-      spec = lk_sprintf(c, "%s %s=%s", before, reals[i - COUNTS].option, real ? real : "");
+    else spec = lk_sprintf(c, "%s %s=%s", before, reals[i - COUNTS].option, real ? real : "");
     lk_free(c, before);
   }
   lk_peft_keep(r, spec);

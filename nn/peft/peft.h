@@ -65,6 +65,7 @@ extern const lk_peft_format lk_peft_adalora; /* adalora.c */
 extern const lk_peft_format lk_peft_lora;    /* lora.c */
 extern const lk_peft_format lk_peft_glora;   /* glora.c */
 extern const lk_peft_format lk_peft_neat;    /* neat.c */
+extern const lk_peft_format lk_peft_ia3;     /* ia3.c */
 extern const lk_peft_format lk_peft_own;     /* own.c: holds every adapter */
 
 /* ---- config.c: what the configs share ---- */
