@@ -28,6 +28,8 @@ static settings defaults(void) {
   o.train = run_defaults();
   o.train.epochs = 8;
   o.train.targets = "all-linear";
+  o.train.population = 12;
+  o.train.generations = 4;
   return o;
 }
 

@@ -5,8 +5,8 @@
 
 enum { FIRST = DOMAIN_INVERTED, TASKS = DOMAINS - FIRST };
 
-static void set_mixed(trial *t) {
-  if (t) t->domains = (domain_choice){.train = DOMAINS_SHIFTED, .test = DOMAINS_SHIFTED};
+static void set_mixed(trial *t, int64_t images) {
+  if (t) t->domains = (domain_choice){.train = DOMAINS_SHIFTED, .test = DOMAINS_SHIFTED, .images = images};
 }
 
 /* ---- tasks ---- */
@@ -20,10 +20,11 @@ static const method mixed[] = {{.name = "LoRA", .adapter = LORA},
 enum { MIXED = sizeof mixed / sizeof *mixed };
 
 static void plan_tasks(plan *p) {
-  for (int i = 0; i < MIXED; i++) set_mixed(plan_add(p, &mixed[i]));
+  int64_t images = (p->o->source.train + 1) / 2;
+  for (int i = 0; i < MIXED; i++) set_mixed(plan_add(p, &mixed[i]), images);
   for (int d = FIRST; d < DOMAINS; d++) {
     trial *alone = plan_add_adapter(p, "LoRA for each", LORA);
-    if (alone) alone->domains = (domain_choice){.train = DOMAIN_BIT(d), .test = DOMAIN_BIT(d)};
+    if (alone) alone->domains = (domain_choice){.train = DOMAIN_BIT(d), .test = DOMAIN_BIT(d), .images = images};
   }
 }
 
@@ -105,8 +106,9 @@ static void show_tasks(report *r) {
   if (t) add_alone_row(t, p);
   report_table(r, t);
   report_say(r,
-             "One adapter for four domains, with that many training images of each, and in brackets the difference to "
-             "an adapter of\nthe domain's own: the seesaw between tasks. Largest loss: the lowest of these.\n\n");
+             "One adapter for four domains, %lld training images of each, and in brackets the difference to an adapter "
+             "of the\ndomain's own: the seesaw between tasks. Largest loss: the lowest of these.\n\n",
+             (long long)p->trials[0].domains.images);
   report_notes(r);
   draw_tasks(r);
 }
@@ -116,18 +118,18 @@ const exhibit exhibit_tasks = {
 
 /* ---- ranks ---- */
 
-enum { RANKS = 4, EXPERTS = 4, PART = 25 };
+enum { RANKS = 4, EXPERTS = 4, PART = 25, LEAST = 10 };
 
 /* MALoRA's design rule with lambda = 1/2: d = r N / 2, R = 3 r / 2. */
 static void plan_ranks(plan *p) {
+  int64_t few = p->o->source.train / PART > LEAST ? p->o->source.train / PART : LEAST;
   for (int i = 0; i < 2 * RANKS; i++) {
     int r = 2 << (i / 2), R = 3 * r / 2, d = r * EXPERTS / 2;
     trial *t = i % 2 ? plan_add_adapter(p, "MALoRA", "malora n=%d k=2 d=%d R=%d alpha=%d", EXPERTS, d, R, 2 * R)
                      : plan_add_adapter(p, "MoLoRA", "molora n=%d k=2 r=%d alpha=%d", EXPERTS, r, 2 * r);
-    set_mixed(t);
+    set_mixed(t, few);
     if (!t) return;
     t->augment = 0;
-    t->domains.images = p->o->source.train / PART > 10 ? p->o->source.train / PART : 10;
     t->domains.least = p->o->source.train;
   }
 }

@@ -28,5 +28,6 @@ pkginclude_HEADERS = \
   %D%/lorikeet/svg.h \
   %D%/lorikeet/tape.h \
   %D%/lorikeet/tensor.h \
+  %D%/lorikeet/texts.h \
   %D%/lorikeet/train.h \
   %D%/lorikeet/vit.h

@@ -39,6 +39,7 @@
 #include <lorikeet/svg.h>
 #include <lorikeet/tape.h>
 #include <lorikeet/tensor.h>
+#include <lorikeet/texts.h>
 #include <lorikeet/train.h>
 #include <lorikeet/vit.h>
 #endif

@@ -77,7 +77,10 @@ data_sources = \
   %D%/data/idx.c \
   %D%/data/loader.c \
   %D%/data/pen.c \
-  %D%/data/pen.h
+  %D%/data/pen.h \
+  %D%/data/row_loader.c \
+  %D%/data/rows.c \
+  %D%/data/texts.c
 
 train_sources = \
   %D%/train/axis.c \

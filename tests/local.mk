@@ -91,6 +91,7 @@ suites = \
   %D%/test_export \
   %D%/test_empty \
   %D%/test_half \
+  %D%/test_ia3 \
   %D%/test_inplace \
   %D%/test_io \
   %D%/test_json \
@@ -135,6 +136,7 @@ check_PROGRAMS += $(suites)
 %C%_test_export_LDADD = $(suite_libs)
 %C%_test_empty_LDADD = $(suite_libs)
 %C%_test_half_LDADD = $(suite_libs)
+%C%_test_ia3_LDADD = $(suite_libs)
 %C%_test_inplace_LDADD = $(suite_libs)
 %C%_test_io_LDADD = $(suite_libs)
 %C%_test_json_LDADD = $(suite_libs)

@@ -3,6 +3,7 @@
 #include "files.h"
 
 #include <lorikeet/checkpoint.h>
+#include <lorikeet/json.h>
 #include <lorikeet/safetensors.h>
 
 #define SPEC "adalora target_r=1 init_r=3 tinit=1 tfinal=2 total=10 deltaT=2"
@@ -313,6 +314,23 @@ START_TEST(rank_zero) {
 }
 END_TEST
 
+START_TEST(rank_zero_convolution) {
+  double y[18], base[18], x[32];
+  for (int i = 0; i < 32; i++) x[i] = test_number("image", i);
+  lk_conv2d_layer *l = lk_conv2d_new(lk_model_root(model), "conv", 2, 2, (int64_t[]){2, 2}, NULL, 0);
+  for (int adapted = 0; adapted < 2; adapted++) {
+    if (adapted) lk_attach(model, NULL, "adalora init_r=3 pruned=3", "conv");
+    lk_tape_reset(t);
+    lk_tensor out = lk_conv2d_forward(l, t, lk_input(t, LK_F64, 4, (int64_t[]){1, 2, 4, 4}, x));
+    ck_assert_int_eq(test_values(t, out, adapted ? y : base), 18);
+    fine();
+  }
+  ck_assert_double_lt(test_error(y, base, 18), 1e-15);
+  lk_merge(model, NULL);
+  fine();
+}
+END_TEST
+
 /* What PEFT's format holds: kept triplets only, and the same outputs. */
 START_TEST(saved_trimmed) {
   double y[NET_OUT], z[NET_OUT];
@@ -366,6 +384,52 @@ START_TEST(saved_between_rankings) {
   net_output(0, z);
   fine();
   ck_assert_double_lt(test_error(z, y, NET_OUT), 1e-15);
+  test_directory_remove();
+}
+END_TEST
+
+static const struct {
+  const char *key, *json, *words;
+} bad_configs[] = {{"total_step", "null", "total_step"},
+                   {"total_step", "0", "total_step"},
+                   {"total_step", "\"ten\"", "total_step"},
+                   {"tinit", "8", "no step is left"},
+                   {"use_dora", "true", "use_dora"},
+                   {"loftq_config", "{\"bits\": 4}", "loftq_config"},
+                   {"orth_reg_weight", "-1", "orth"},
+                   {"beta1", "1.0", "inside (0, 1)"},
+                   {"deltaT", "0", "deltaT"},
+                   {"target_r", "-1", "target_r"},
+                   {"init_r", "4", "has 3 entries, init_r is 4"},
+                   {"rank_pattern", "[true]", "rank_pattern must be an object"},
+                   {"rank_pattern", "{\"head.lora_E\": [1, 1, 1]}", "booleans"},
+                   {"rank_pattern", "{\"head.lora_E\": true}", "lists"},
+                   {"rank_pattern", "{\"head\": [true, true, true]}", "no '<module>.lora_E'"},
+                   {"rank_pattern", "null", "does not fit"}};
+
+START_TEST(other_configs) {
+  test_directory();
+  attach(SPEC);
+  lk_optim *opt = make_optimiser(1);
+  train(opt, 0, TOTAL);
+  lk_optim_free(opt);
+  lk_adapter_save(model, "default", "saved", NULL);
+  lk_detach(model, "default");
+  lk_json *good = lk_json_read(ctx, "saved/adapter_config.json");
+  fine();
+  for (size_t i = 0; i < sizeof bad_configs / sizeof *bad_configs; i++) {
+    lk_json *bad = lk_json_copy(ctx, good);
+    const char *json = bad_configs[i].json;
+    lk_json_set(ctx, bad, bad_configs[i].key, lk_json_parse(ctx, json, strlen(json), "json"));
+    lk_json_write(ctx, "saved/adapter_config.json", bad, 0);
+    lk_json_free(bad);
+    fine();
+    lk_status status = lk_adapter_load(model, "default", "saved", 1);
+    ck_assert_msg(status != LK_OK, "%s %s", bad_configs[i].key, json);
+    expect(status, bad_configs[i].words);
+    ck_assert_ptr_null(lk_adapter_first(model));
+  }
+  lk_json_free(good);
   test_directory_remove();
 }
 END_TEST
@@ -460,8 +524,10 @@ int main(void) {
   tcase_add_test(c, convolution_in_groups);
   tcase_add_test(c, two_adapters);
   tcase_add_test(c, rank_zero);
+  tcase_add_test(c, rank_zero_convolution);
   tcase_add_test(c, saved_trimmed);
   tcase_add_test(c, saved_between_rankings);
+  tcase_add_test(c, other_configs);
   tcase_add_test(c, saved_whole);
   tcase_add_test(c, as_a_product);
   tcase_add_test(bare, every_allocation);

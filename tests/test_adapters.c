@@ -165,7 +165,8 @@ static void check_reached(const test_spec *s, const test_layer *l) {
       ck_assert_msg(n > 0, "%s at %s: nothing trains", s->text, l->name);
     }
     lk_param **p = lk_trainable(model, &n);
-    for (int i = 0; i < n; i++) ck_assert_msg(reached[i], "%s at %s: %s gets no gradient", s->text, l->name, p[i]->name);
+    for (int i = 0; i < n; i++)
+      ck_assert_msg(reached[i], "%s at %s: %s gets no gradient", s->text, l->name, p[i]->name);
     lk_free(ctx, p);
     ck_assert_ptr_null(site->weight->grad);
   }

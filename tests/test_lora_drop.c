@@ -291,7 +291,8 @@ END_TEST
 /* The gradient is the sum over the users: finite differences of everything that trains. */
 START_TEST(gradients) {
   int n;
-  static const char *const specs[] = {"lora_drop T=0.5 " LORA, "dropout p=0.3 (lora_drop T=0.5 (lora r=2 dropout=0.2))",
+  static const char *const specs[] = {"lora_drop T=0.5 (lora r=2)",
+                                      "dropout p=0.3 (lora_drop T=0.5 (lora r=2 dropout=0.2))",
                                       "lora_drop T=0.5 (lora r=2 | magnitude detach=0)", "lora_drop T=0.5 (neat r=2)"};
   attach(specs[_i], "q,v");
   test_perturb_trained(model);

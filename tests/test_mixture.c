@@ -119,17 +119,15 @@ static void same(const char *what, const double *a, const double *b, int n, doub
 /* ---- against the dense sum over all experts ---- */
 
 /* G [T, n] from the probabilities, by definition. */
-static void gates(const double *p, int n, int k, int renormalize, double *G) {
+static void gates(const double *p, int n, int k, double *G) {
   for (int64_t i = 0; i < tokens; i++) {
-    double sum = 0;
     memset(G + i * n, 0, (size_t)n * sizeof *G);
     for (int j = 0; j < k; j++) {
       int best = -1;
       for (int e = 0; e < n; e++)
         if (G[i * n + e] == 0 && (best < 0 || p[i * n + e] > p[i * n + best])) best = e;
-      sum += G[i * n + best] = p[i * n + best];
+      G[i * n + best] = p[i * n + best];
     }
-    for (int e = 0; e < n && renormalize; e++) G[i * n + e] /= sum;
   }
 }
 
@@ -138,7 +136,7 @@ static lk_tensor dense_gates(lk_tensor x, int n, int k, int renormalize) {
   double p[TEST_MOST], G[TEST_MOST];
   lk_tensor probabilities = lk_softmax(t, lk_linear(t, x, lk_use(t, param("router.weight")), lk_nil()), 1);
   test_values(t, probabilities, p);
-  gates(p, n, k, 0, G);
+  gates(p, n, k, G);
   for (int i = 0; i < tokens * n; i++) G[i] = G[i] != 0;
   lk_tensor chosen = lk_mul(t, probabilities, lk_input(t, LK_F64, 2, (int64_t[]){tokens, n}, G));
   return renormalize ? lk_div(t, chosen, lk_sum(t, chosen, 1, &(int){1}, 1)) : chosen;
@@ -385,7 +383,7 @@ START_TEST(balance_by_definition) {
   attach("molora n=5 k=2 r=2 dropout=0 balance=0.3");
   lk_tape_reset(t);
   test_values(t, lk_softmax(t, lk_linear(t, input(), lk_use(t, param("router.weight")), lk_nil()), 1), p);
-  gates(p, N, K, 0, G);
+  gates(p, N, K, G);
   for (int masked = 0; masked < 2; masked++) {
     want = all = 0;
     for (int i = 0; i < TOKENS; i++) all += v[i] = !masked || i % 3 != 1;
@@ -447,8 +445,6 @@ START_TEST(recomputation) {
 }
 END_TEST
 
-/* ---- load ---- */
-
 START_TEST(load_is_counted) {
   double y[TEST_MOST];
   int n;
@@ -473,8 +469,6 @@ START_TEST(load_is_counted) {
 }
 END_TEST
 
-/* ---- MALoRA's start ---- */
-
 START_TEST(malora_starts_as_the_paper_says) {
   double ss = 0;
   lk_linear_layer *wide = lk_linear_new(lk_model_root(model), "wide", 64, 3, 0);
@@ -496,8 +490,6 @@ START_TEST(malora_starts_as_the_paper_says) {
   ck_assert_double_eq_tol(ss / 15, 1.0 / 3, 0.05);
 }
 END_TEST
-
-/* ---- files ---- */
 
 START_TEST(files) {
   static const char *const specs[] = {"molora n=4 k=2 r=2 dropout=0", "malora n=4 d=4 R=3 dropout=0",
@@ -524,8 +516,6 @@ START_TEST(files) {
   test_directory_remove();
 }
 END_TEST
-
-/* ---- threads, memory ---- */
 
 START_TEST(same_bits_on_two_threads) {
   enum { WIDE = 160, ROWS = 300 };

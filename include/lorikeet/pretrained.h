@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 typedef enum lk_task {
-  LK_TASK_CLASSIFY,  /* logits [N, classes] of a sequence or an image */
+  LK_TASK_CLASSIFY,  /* logits [N, classes] of a sequence */
   LK_TASK_LM,        /* logits [N, T, vocabulary] of the next token */
   LK_TASK_MASKED_LM, /* logits [N, T, vocabulary] of the masked tokens */
   LK_TASK_EMBED      /* [N, width]: mean over the real tokens, scaled to length 1 (sentence-transformers) */
@@ -30,11 +30,10 @@ typedef struct lk_cache lk_cache;
 
 /* What goes into a forward pass; nil or NULL: not given. */
 typedef struct lk_inputs {
-  lk_tensor ids;    /* i64 [N, T], tokens */
-  lk_tensor types;  /* i64 [N, T], which of two sentences; nil: 0 */
-  lk_tensor mask;   /* u8 [N, T], 1 a token, 0 padding; nil: all are tokens.  Padding stands at the end of a row. */
-  lk_tensor images; /* [N, channels, size, size] of a ViT */
-  lk_cache *cache;  /* LK_TASK_LM without gradients: ids go on where it ends, and are added to it */
+  lk_tensor ids;   /* i64 [N, T], tokens */
+  lk_tensor types; /* i64 [N, T], which of two sentences; nil: 0 */
+  lk_tensor mask;  /* u8 [N, T], 1 a token, 0 padding; nil: all are tokens.  Padding stands at the end of a row. */
+  lk_cache *cache; /* LK_TASK_LM without gradients: ids go on where it ends, and are added to it */
 } lk_inputs;
 
 typedef struct lk_family lk_family;
@@ -77,7 +76,7 @@ LK_API lk_tensor lk_pretrained_forward(lk_pretrained *p, lk_tape *t, const lk_in
 LK_API lk_status lk_pretrained_save(lk_pretrained *p, const char *directory);
 /* Target patterns that PEFT uses for such a model by default (MLPs too for methods whose papers adapt them): a literal. */
 LK_API const char *lk_pretrained_targets(const lk_pretrained *p, const char *spec);
-LK_API const char *lk_pretrained_family(const lk_pretrained *p); /* "bert", "gpt2", "llama", "vit" */
+LK_API const char *lk_pretrained_family(const lk_pretrained *p);                     /* "bert", "gpt2", "llama" */
 LK_API const char *lk_pretrained_label(const lk_pretrained *p, int64_t class_index); /* of id2label; NULL: none */
 /* "classify", "lm", "masked_lm", "embed" to a task; -1: none of them. */
 LK_API int lk_task_find(const char *name);

@@ -201,27 +201,36 @@ static lk_tensor scaled_rows(lk_at *at, lk_tape *t) {
   return lk_reshape(t, rows, 4, (int64_t[]){s->p[A]->value.shape[0], w[1], w[2], w[3]});
 }
 
-static lk_tensor delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
-  const config *g = at->cfg;
+/* s P Lambda Q in the shape of the weight */
+static lk_tensor change(lk_at *at, lk_tape *t) {
   const state *s = at->st;
-  const lk_site *site = at->site;
-  if (watch(at, t)) return lk_nil();
-  x = lk_at_dropout(at, t, "drop", g->dropout, x);
-  lk_tensor rows = scaled_rows(at, t), P = lk_use(t, s->p[B]);
-  if (site->kind == LK_SITE_LINEAR) return lk_accumulate(t, y, lk_linear(t, x, rows, lk_nil()), P, s->s);
-  lk_tensor h = lk_conv2d(t, x, rows, lk_nil(), &site->conv);
-  P = lk_reshape(t, lk_scale(t, P, s->s), 4, (int64_t[]){site->out, s->p[A]->value.shape[0], 1, 1});
+  const lk_view *w = &at->site->weight->value;
+  lk_tensor rows = lk_mul(t, lk_use(t, s->p[A]), lk_use(t, s->p[E]));
+  lk_tensor d = lk_scale(t, lk_matmul(t, lk_use(t, s->p[B]), rows), s->s);
+  return at->site->kind == LK_SITE_CONV2D ? lk_reshape(t, d, w->ndim, w->shape) : d;
+}
+
+static lk_tensor conv_delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
+  const state *s = at->st;
+  const int64_t r = s->p[A]->value.shape[0];
+  if (r == 0) return lk_plus(t, y, lk_conv2d(t, x, change(at, t), lk_nil(), &at->site->conv)); /* no 0 channels */
+  lk_tensor h = lk_conv2d(t, x, scaled_rows(at, t), lk_nil(), &at->site->conv);
+  lk_tensor P = lk_reshape(t, lk_scale(t, lk_use(t, s->p[B]), s->s), 4, (int64_t[]){at->site->out, r, 1, 1});
   return lk_plus(t, y, lk_conv2d(t, h, P, lk_nil(), NULL));
 }
 
-static lk_status weight(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b) {
+static lk_tensor delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
+  const config *g = at->cfg;
   const state *s = at->st;
-  const lk_view *w = &at->site->weight->value;
+  if (watch(at, t)) return lk_nil();
+  x = lk_at_dropout(at, t, "drop", g->dropout, x);
+  if (at->site->kind == LK_SITE_CONV2D) return conv_delta(at, t, x, y);
+  return lk_accumulate(t, y, lk_linear(t, x, scaled_rows(at, t), lk_nil()), lk_use(t, s->p[B]), s->s);
+}
+
+static lk_status weight(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b) {
   (void)b;
-  if (watch(at, t)) return lk_error(lk_at_ctx(at), NULL);
-  lk_tensor rows = lk_mul(t, lk_use(t, s->p[A]), lk_use(t, s->p[E]));
-  lk_tensor d = lk_scale(t, lk_matmul(t, lk_use(t, s->p[B]), rows), s->s);
-  *W = lk_add(t, *W, at->site->kind == LK_SITE_CONV2D ? lk_reshape(t, d, w->ndim, w->shape) : d);
+  if (!watch(at, t)) *W = lk_add(t, *W, change(at, t));
   return lk_error(lk_at_ctx(at), NULL);
 }
 

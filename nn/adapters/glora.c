@@ -208,20 +208,29 @@ static lk_tensor add_B(lk_at *at, lk_tape *t, lk_glora_shape f, lk_tensor x, lk_
   return lk_linear(t, h, lk_slice(t, lk_use(t, s->d[GLORA_B]), 1, 0, f.k, 1), shift);
 }
 
-/* y' = y + a ⊙ (y - b) + B x + (b' - b), where y = W x + b and A is a repeated along the rows */
+static lk_tensor one_plus(lk_tape *t, lk_tensor a) {
+  const int64_t n = 1;
+  const double wide = 1;
+  const float narrow = 1;
+  lk_dtype d = lk_dtype_of(t, a);
+  return lk_add(t, a, lk_input(t, d, 1, &n, d == LK_F64 ? (const void *)&wide : &narrow));
+}
+
+/* y' = (1 + a) ⊙ y + B x + (b' - b - a ⊙ b), where y = W x + b and A is a repeated along the rows */
 static lk_tensor output(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
   lk_glora_shape f[GLORA_TENSORS];
-  lk_tensor W = lk_nil(), b = lk_nil(), change = lk_nil();
+  lk_tensor W = lk_nil(), b = lk_nil(), a = lk_nil();
   if (is_product(at)) return product_output(at, t, x, y);
   lk_glora_shapes(at, t, f);
   int reads_base = f[GLORA_A].form != GLORA_NONE || f[GLORA_C].form != GLORA_NONE || f[GLORA_D].form != GLORA_NONE;
   if (reads_base && lk_at_folded(at, t, &W, &b)) return lk_nil();
-  change = add_B(at, t, f[GLORA_B], x, bias_change(at, t, f, W, b));
+  lk_tensor shift = bias_change(at, t, f, W, b);
   if (f[GLORA_A].form != GLORA_NONE) {
-    lk_tensor Wx = lk_is_nil(b) ? y : lk_sub(t, y, b);
-    change = lk_plus(t, lk_mul(t, Wx, by_output(at, t, GLORA_A, f[GLORA_A])), change);
+    a = by_output(at, t, GLORA_A, f[GLORA_A]);
+    if (!lk_is_nil(b)) shift = lk_plus(t, shift, lk_scale(t, lk_mul(t, b, a), -1));
+    y = lk_mul(t, y, one_plus(t, a));
   }
-  return lk_plus(t, y, change);
+  return lk_plus(t, y, add_B(at, t, f[GLORA_B], x, shift));
 }
 
 const lk_adapter_class lk_adapter_glora = {.name = "glora",

@@ -23,7 +23,7 @@ struct lk_family {
   lk_tensor (*forward)(lk_pretrained *p, lk_tape *t, const lk_inputs *in);
 };
 
-extern const lk_family lk_family_bert, lk_family_gpt2, lk_family_llama, lk_family_vit;
+extern const lk_family lk_family_bert, lk_family_gpt2, lk_family_llama;
 
 /* An integer of the config within [low, high], or `otherwise` where the key is missing; the error names all of them. */
 int64_t lk_config_int(lk_pretrained *p, const char *key, int64_t otherwise, int64_t low, int64_t high);

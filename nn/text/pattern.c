@@ -14,7 +14,8 @@ static int find_class(int (*is)(uint32_t), const char *s, size_t n, size_t from,
   return 0;
 }
 
-int lk_pattern_find(const lk_pattern *p, const char *s, size_t n, size_t from, size_t *start, size_t *end) {
+/* The first match from `from` on. */
+static int find(const lk_pattern *p, const char *s, size_t n, size_t from, size_t *start, size_t *end) {
   if (p->regex) return lk_regex_find(p->regex, s, n, from, start, end);
   if (p->is) return find_class(p->is, s, n, from, start, end);
   const char *found = memmem(s + from, n - from, p->text, p->n);
@@ -24,14 +25,17 @@ int lk_pattern_find(const lk_pattern *p, const char *s, size_t n, size_t from, s
   return 1;
 }
 
-int lk_pattern_step(const lk_pattern *p, const char *s, size_t n, size_t *from, size_t *start, size_t *end) {
-  size_t last = *from; /* where the match before ended; an empty one moves on by a character */
-  int first = last == 0;
-  while (*from <= n && lk_pattern_find(p, s, n, *from, start, end)) {
-    *from = *end;
-    if (*start < *end) return 1;
-    *from += *end < n ? lk_char_length(s + *end) : 1;
-    if (*end != last || first) return 1;
+int lk_pattern_step(const lk_pattern *p, const char *s, size_t n, lk_walk *walk) {
+  size_t start, end;
+  while (walk->from <= n && find(p, s, n, walk->from, &start, &end)) {
+    int counts = start < end || !walk->any || end != walk->end;
+    walk->from = end;
+    if (start == end) walk->from += end < n ? lk_char_length(s + end) : 1;
+    if (!counts) continue;
+    walk->start = start;
+    walk->end = end;
+    walk->any = 1;
+    return 1;
   }
   return 0;
 }
@@ -72,11 +76,11 @@ static void part(cutter *c, size_t start, size_t end, int match) {
 void lk_split(const lk_pattern *p, lk_behavior behavior, int invert, const char *s, size_t n, size_t zero,
               lk_pieces *to) {
   cutter c = {.behavior = behavior, .s = s, .zero = zero, .to = to};
-  size_t from = 0, done = 0, start, end;
-  while (lk_pattern_step(p, s, n, &from, &start, &end)) {
-    if (done < start) part(&c, done, start, invert);
-    part(&c, start, end, !invert);
-    done = end;
+  lk_walk w = {0};
+  size_t done = 0;
+  for (; lk_pattern_step(p, s, n, &w); done = w.end) {
+    if (done < w.start) part(&c, done, w.start, invert);
+    part(&c, w.start, w.end, !invert);
   }
   if (done < n) part(&c, done, n, invert);
   flush(&c);

@@ -21,7 +21,7 @@ int lk_is_nonspacing(uint32_t c);     /* Mn */
 int lk_is_numeric(uint32_t c);        /* N */
 int lk_is_punctuation(uint32_t c);    /* P, and all of ASCII that is neither letter, digit, space nor control */
 int lk_is_word(uint32_t c);           /* what a word of a single-word token consists of: L, M, Nd, Pc */
-size_t lk_lowercase(uint32_t c, uint32_t to[2]);
+size_t lk_lowercase(uint32_t c, uint32_t to[4]);
 
 /* ---- growing text ---- */
 /* UTF-8.  The first `zero` bytes come from the first character of what the user gave. */
@@ -74,10 +74,14 @@ typedef enum lk_behavior {
   LK_CONTIGUOUS
 } lk_behavior;
 
-/* The first match from `from` on (not before); 0: none. */
-int lk_pattern_find(const lk_pattern *p, const char *s, size_t n, size_t from, size_t *start, size_t *end);
-/* Walks over the matches: *from begins at 0.  Empty matches right behind another one do not count. */
-int lk_pattern_step(const lk_pattern *p, const char *s, size_t n, size_t *from, size_t *start, size_t *end);
+/* A walk over the matches; all zero begins one.  Empty matches right behind another match do not count. */
+typedef struct lk_walk {
+  size_t start, end; /* of the match */
+  size_t from;       /* where to go on */
+  int any;
+} lk_walk;
+
+int lk_pattern_step(const lk_pattern *p, const char *s, size_t n, lk_walk *walk); /* 0: no more */
 /* Cuts the text at the matches (invert: between them). */
 void lk_split(const lk_pattern *p, lk_behavior behavior, int invert, const char *s, size_t n, size_t zero,
               lk_pieces *to);
@@ -90,7 +94,7 @@ typedef struct lk_step lk_step;
 /* One normalizer, pre-tokenizer or decoder with what its section of the file says. */
 struct lk_step {
   void (*normalize)(const lk_step *s, const lk_text *in, lk_text *out);
-  size_t (*map)(uint32_t c, uint32_t to[3]); /* of each character, for normalize */
+  size_t (*map)(uint32_t c, uint32_t to[4]); /* of each character, for normalize */
   void (*split)(const lk_step *s, lk_run *run, const char *text, size_t n, size_t zero);
   void (*decode)(const lk_step *s, const lk_pieces *from, lk_pieces *to);
   lk_pattern pattern;

@@ -82,13 +82,19 @@ int lk_is_punctuation(uint32_t c) {
   return within(c, UTF8PROC_CATEGORY_PC, UTF8PROC_CATEGORY_PO);
 }
 
+/* The symbols that are Alphabetic. */
+static int is_circled(uint32_t c) {
+  return (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
+         (c >= 0x1F170 && c <= 0x1F189);
+}
+
 int lk_is_word(uint32_t c) {
   utf8proc_category_t is = category(c);
   return within(c, UTF8PROC_CATEGORY_LU, UTF8PROC_CATEGORY_NL) || is == UTF8PROC_CATEGORY_PC || c == 0x200C ||
-         c == 0x200D || (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F189 && is == UTF8PROC_CATEGORY_SO);
+         c == 0x200D || is_circled(c);
 }
 
-size_t lk_lowercase(uint32_t c, uint32_t to[2]) {
+size_t lk_lowercase(uint32_t c, uint32_t to[4]) {
   to[0] = c < 0x80 ? (c >= 'A' && c <= 'Z' ? c + 32 : c) : (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
   if (c != 0x130) return 1;
   to[0] = 'i'; /* the one character whose lower case is two */
