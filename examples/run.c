@@ -1,6 +1,4 @@
-/* run.c: the training loop of an image classifier: the best parameters at its end, checkpoints on its way. */
-#include "run.h"
-
+/* run.c: the training loop of any task: the best parameters at its end, checkpoints on its way. */
 #include "run_procedure.h"
 #include "run_resume.h"
 
@@ -12,13 +10,11 @@
 #include <unistd.h>
 
 typedef struct run {
-  run_model *m;
+  run_task *task;
   lk_ctx *ctx;
-  const run_data *data;
   const run_options *o;
   run_result *result;
   lk_tape *tape;
-  lk_loader *loader;
   lk_optim *optim;
   lk_schedule schedule;
   lk_progress at;
@@ -53,10 +49,10 @@ static lk_status not_finite(run *r, double loss) {
   const lk_param *worst = NULL;
   double largest = 0;
   int n;
-  lk_module *root = lk_model_root(r->m->model);
+  lk_module *root = lk_model_root(r->task->model);
   for (lk_module *m = root; m; m = lk_module_walk(root, m))
     for (const lk_param *p = m->params; p; p = p->next) look_for_largest(p, &worst, &largest);
-  lk_param **trained = lk_trainable(r->m->model, &n);
+  lk_param **trained = lk_trainable(r->task->model, &n);
   for (int i = 0; trained && i < n; i++) look_for_largest(trained[i], &worst, &largest);
   lk_free(r->ctx, trained);
   return lk_fail(r->ctx, LK_ENONFINITE, "step %lld: the loss is %g; %s holds %g%s", (long long)r->at.step + 1, loss,
@@ -65,33 +61,23 @@ static lk_status not_finite(run *r, double loss) {
 
 /* ---- a step ---- */
 
-static lk_tensor images_of(lk_tape *t, const lk_batch *b, int64_t from, int64_t n) {
-  const int64_t shape[] = {n, b->channels, b->height, b->width};
-  return lk_input(t, LK_F32, 4, shape, b->images + from * b->channels * b->height * b->width);
-}
-
-static lk_tensor labels_of(lk_tape *t, const lk_batch *b, int64_t from, int64_t n) {
-  return lk_input(t, LK_I64, 1, &n, b->labels + from);
-}
-
-/* Images from .. from + n - 1 of a batch: adds the gradients of their share of its loss, which is returned. */
-static double train_part(run *r, const lk_batch *b, int64_t from, int64_t n) {
+/* Examples from .. from + n - 1 of a batch: adds the gradients of their share of its loss, which is returned. */
+static double train_part(run *r, int64_t from, int64_t n) {
   lk_tape *t = r->tape;
   lk_tape_reset(t);
   lk_train(t, (uint64_t)r->at.step, (uint64_t)from);
-  lk_tensor logits = lk_vit_forward(r->m->vit, t, images_of(t, b, from, n));
-  lk_tensor loss = lk_cross_entropy(t, logits, labels_of(t, b, from, n), -100, r->o->smoothing);
-  loss = lk_plus(t, loss, lk_adapter_loss(r->m->model, t));
-  loss = lk_scale(t, loss, (double)n / (double)b->n);
+  lk_tensor loss = r->task->class->loss(r->task, t, from, n);
+  loss = lk_plus(t, loss, lk_adapter_loss(r->task->model, t));
+  loss = lk_scale(t, loss, r->task->class->weight(r->task, from, n));
   lk_backward(t, loss);
   return lk_item(t, loss);
 }
 
-static lk_status train_step(run *r, const lk_batch *b, double *loss) {
-  int64_t part = (b->n + r->o->accumulate - 1) / r->o->accumulate;
+static lk_status train_step(run *r, int64_t batch, double *loss) {
+  int64_t part = (batch + r->o->accumulate - 1) / r->o->accumulate;
   *loss = 0;
-  for (int64_t from = 0; from < b->n; from += part)
-    *loss += train_part(r, b, from, from + part < b->n ? part : b->n - from);
+  for (int64_t from = 0; from < batch; from += part)
+    *loss += train_part(r, from, from + part < batch ? part : batch - from);
   if (!isfinite(*loss)) return not_finite(r, *loss);
   lk_optim_set_lr(r->optim, lk_schedule_lr(&r->schedule, r->at.step));
   return lk_step(r->optim);
@@ -99,20 +85,21 @@ static lk_status train_step(run *r, const lk_batch *b, double *loss) {
 
 /* ---- an epoch ---- */
 
-/* What the best step is chosen by: accuracy, and between equal ones the loss. */
-static double selection(const run_score *s) { return s->accuracy - 1e-9 * fmin(s->loss, 1e3); }
+double run_selection(const run_score *s) {
+  return isnan(s->accuracy) ? -s->loss : s->accuracy - 1e-9 * fmin(s->loss, 1e3);
+}
 
 static lk_status write_checkpoint(run *r) {
   if (!r->checkpoint) return LK_OK;
-  return lk_checkpoint_save(r->m->model, r->optim, &r->at, r->note, r->checkpoint);
+  return lk_checkpoint_save(r->task->model, r->optim, &r->at, r->note, r->checkpoint);
 }
 
 static lk_status keep_if_best(run *r, const run_score *score) {
-  if (r->at.best_step && selection(score) <= r->at.best) return LK_OK;
-  r->at.best = selection(score);
+  if (r->at.best_step && run_selection(score) <= r->at.best) return LK_OK;
+  r->at.best = run_selection(score);
   r->at.best_step = r->at.step;
   lk_snapshot_take(r->best);
-  return r->best_file ? lk_checkpoint_save(r->m->model, NULL, &r->at, r->note, r->best_file) : LK_OK;
+  return r->best_file ? lk_checkpoint_save(r->task->model, NULL, &r->at, r->note, r->best_file) : LK_OK;
 }
 
 static void show_epoch(run *r, const run_score *score) {
@@ -120,22 +107,23 @@ static void show_epoch(run *r, const run_score *score) {
   lk_bar_clear(&r->bar);
   fprintf(r->o->progress, "%s  epoch %lld/%lld  loss %.4f", r->bar.label, (long long)r->at.cursor.epoch,
           (long long)r->o->epochs, r->nlosses ? r->result->losses[r->nlosses - 1] : NAN);
-  if (r->best)
-    fprintf(r->o->progress, "  validation %.2f %%%s", 100 * score->accuracy,
-            r->at.best_step == r->at.step ? "  (best)" : "");
+  if (r->best && isnan(score->accuracy)) fprintf(r->o->progress, "  validation loss %.4f", score->loss);
+  else if (r->best) fprintf(r->o->progress, "  validation %.2f %%", 100 * score->accuracy);
+  if (r->best && r->at.best_step == r->at.step) fputs("  (best)", r->o->progress);
   fputc('\n', r->o->progress);
 }
 
 static lk_status end_epoch(run *r) {
   run_score score = {0, 0};
-  r->at.cursor = lk_loader_cursor(r->loader);
+  r->at.cursor = r->task->class->cursor(r->task);
   if (r->best) {
-    if (run_evaluate(r->m, r->data->validation, NULL, &score) || keep_if_best(r, &score)) return lk_error(r->ctx, NULL);
+    if (r->task->class->evaluate(r->task, RUN_VALIDATION, NULL, &score) || keep_if_best(r, &score))
+      return lk_error(r->ctx, NULL);
   }
   if (r->metrics) {
     lk_metrics_int(r->metrics, "step", r->at.step);
     lk_metrics_int(r->metrics, "epoch", r->at.cursor.epoch);
-    if (r->best) lk_metrics_real(r->metrics, "validation_accuracy", score.accuracy);
+    if (r->best && !isnan(score.accuracy)) lk_metrics_real(r->metrics, "validation_accuracy", score.accuracy);
     if (r->best) lk_metrics_real(r->metrics, "validation_loss", score.loss);
     lk_metrics_end(r->metrics);
   }
@@ -163,54 +151,36 @@ static int stopped(const run *r) { return r->o->stop && *r->o->stop; }
 
 /* The steps of one epoch, from where the cursor stands.  A stop is obeyed between steps, never at the epoch's end. */
 static lk_status train_epoch(run *r) {
-  lk_batch batch;
   double loss;
-  while (lk_loader_next(r->loader, &batch)) {
+  for (int64_t batch; (batch = r->task->class->next(r->task)) > 0;) {
     double start = now_ms();
-    if (train_step(r, &batch, &loss)) return lk_error(r->ctx, NULL);
+    if (train_step(r, batch, &loss)) return lk_error(r->ctx, NULL);
     r->at.step++;
-    r->at.cursor = lk_loader_cursor(r->loader);
+    r->at.cursor = r->task->class->cursor(r->task);
     r->result->step_mb = fmax(r->result->step_mb, (double)lk_tape_statistics(r->tape).peak / 1e6);
     if (note_step(r, loss, now_ms() - start)) return lk_error(r->ctx, NULL);
-    if (r->at.cursor.position >= r->data->train->count) continue;
+    if (r->at.cursor.position >= r->task->class->examples(r->task, RUN_TRAIN)) continue;
     if (stopped(r)) return write_checkpoint(r);
     if (r->o->save_every && r->at.step % r->o->save_every == 0 && write_checkpoint(r)) return lk_error(r->ctx, NULL);
   }
-  return end_epoch(r);
+  return lk_error(r->ctx, NULL) ? lk_error(r->ctx, NULL) : end_epoch(r);
 }
 
 /* ---- beginning ---- */
 
-static lk_status check_images(const run *r) {
-  const lk_vit_config *c = &r->m->vit->config;
-  const lk_dataset *d = r->data->train;
-  if (d->channels == c->channels && d->height == c->image_size && d->width == c->image_size) return LK_OK;
-  return lk_fail(r->ctx, LK_ESHAPE,
-                 "the images are %lld x %lld with %lld channels, the model wants %lld x %lld with %lld",
-                 (long long)d->height, (long long)d->width, (long long)d->channels, (long long)c->image_size,
-                 (long long)c->image_size, (long long)c->channels);
-}
-
-static void make_loader(run *r) {
-  const double a = r->o->augment;
-  lk_loader_options o = {.batch = r->o->batch, .seed = lk_seed(r->ctx), .shuffle = 1};
-  o.augment = (lk_augment){.shift = 1.5 * a, .rotate = 10 * a, .scale = .1 * fmin(a, 5), .shear = .1 * a};
-  run_normalise(r->m, &o);
-  r->loader = lk_loader_new(r->data->train, &o);
-}
-
 static void make_optimiser(run *r) {
   lk_optim_options o = lk_optim_defaults(&lk_optim_adamw);
   int n;
-  lk_param **trained = lk_trainable(r->m->model, &n);
+  lk_param **trained = lk_trainable(r->task->model, &n);
   o.lr = run_lr(r->o);
   o.weight_decay = r->o->weight_decay;
   o.clip_norm = r->o->clip;
   if (trained) r->optim = lk_optim_new(r->ctx, &lk_optim_adamw, &o, trained, n);
   if (r->optim && r->o->loraplus > 0) lk_optim_loraplus(r->optim, r->o->loraplus, 1e-6);
   lk_free(r->ctx, trained);
-  int64_t total = r->o->epochs * lk_loader_steps(r->loader);
-  if (r->optim && !lk_adapter_follow(r->m->model, r->optim)) lk_adapter_plan(r->m->model, total);
+  int64_t examples = r->task->class->examples(r->task, RUN_TRAIN);
+  int64_t total = r->o->epochs * ((examples + r->o->batch - 1) / r->o->batch);
+  if (r->optim && !lk_adapter_follow(r->task->model, r->optim)) lk_adapter_plan(r->task->model, total);
   r->schedule =
       (lk_schedule){(lk_schedule_kind)r->o->schedule, o.lr, (int64_t)(r->o->warmup * (double)total), total, 0};
 }
@@ -225,22 +195,22 @@ static lk_status resume(run *r) {
   lk_progress best = {0};
   if (run_check_note(r->ctx, r->checkpoint, r->note)) return lk_error(r->ctx, NULL);
   if (r->best && lk_file_exists(r->best_file)) {
-    if (lk_checkpoint_load(r->m->model, NULL, &best, r->note, r->best_file)) return lk_error(r->ctx, NULL);
+    if (lk_checkpoint_load(r->task->model, NULL, &best, r->note, r->best_file)) return lk_error(r->ctx, NULL);
     lk_snapshot_take(r->best);
   }
-  if (lk_checkpoint_load(r->m->model, r->optim, &r->at, r->note, r->checkpoint)) return lk_error(r->ctx, NULL);
+  if (lk_checkpoint_load(r->task->model, r->optim, &r->at, r->note, r->checkpoint)) return lk_error(r->ctx, NULL);
   /* a best of a later step is of a killed run: this one will come to it again */
   if (best.best_step < r->at.best_step)
     return lk_fail(r->ctx, LK_EFORMAT, "%s holds step %lld, %s needs step %lld", r->best_file,
                    (long long)best.best_step, r->checkpoint, (long long)r->at.best_step);
-  lk_loader_seek(r->loader, r->at.cursor);
+  if (r->task->class->seek(r->task, r->at.cursor)) return lk_error(r->ctx, NULL);
   return run_cut_metrics(r->ctx, r->metrics_file, r->at.step);
 }
 
 static lk_status name_files(run *r) {
   const char *d = r->o->directory;
   if (!d || lk_make_dirs(r->ctx, d)) return lk_error(r->ctx, NULL);
-  r->note = run_note(r->ctx, r->o, r->data->train);
+  r->note = run_note(r->task, r->o);
   r->checkpoint = lk_sprintf(r->ctx, "%s/checkpoint.safetensors", d);
   r->best_file = lk_sprintf(r->ctx, "%s/best.safetensors", d);
   r->metrics_file = lk_sprintf(r->ctx, "%s/metrics.jsonl", d);
@@ -257,18 +227,17 @@ static lk_status open_files(run *r) {
 }
 
 static lk_status begin(run *r) {
-  const lk_dataset *validation = r->data->validation;
-  if (check_images(r)) return lk_error(r->ctx, NULL);
-  r->result->trainable = lk_trainable_count(r->m->model);
-  r->result->parameters = lk_parameter_count(r->m->model);
+  const run_task_class *class = r->task->class;
+  if (class->check(r->task)) return lk_error(r->ctx, NULL);
+  r->result->trainable = lk_trainable_count(r->task->model);
+  r->result->parameters = lk_parameter_count(r->task->model);
   r->tape = lk_tape_new(r->ctx);
   if (name_files(r)) return lk_error(r->ctx, NULL);
-  if (run_resumes(r->ctx, r->o)) lk_checkpoint_load_structure(r->m->model, r->checkpoint);
-  make_loader(r);
-  if (!lk_error(r->ctx, NULL)) make_optimiser(r);
-  if (!lk_error(r->ctx, NULL) && validation && validation->count) r->best = lk_snapshot_new(r->m->model);
+  if (run_resumes(r->ctx, r->o)) lk_checkpoint_load_structure(r->task->model, r->checkpoint);
+  if (!lk_error(r->ctx, NULL) && !class->start(r->task, r->o)) make_optimiser(r);
+  if (!lk_error(r->ctx, NULL) && class->examples(r->task, RUN_VALIDATION)) r->best = lk_snapshot_new(r->task->model);
   if (!lk_error(r->ctx, NULL)) open_files(r);
-  r->bar = (lk_bar){.to = r->o->progress, .label = r->o->label ? r->o->label : "train", .unit = "images"};
+  r->bar = (lk_bar){.to = r->o->progress, .label = r->o->label ? r->o->label : "train", .unit = class->unit};
   r->bar.per_step = (double)r->o->batch;
   r->bar.total = r->schedule.total;
   r->bar.first = r->at.step;
@@ -293,7 +262,7 @@ static void release(run *r) {
   lk_metrics_close(r->metrics);
   lk_snapshot_free(r->best);
   lk_optim_free(r->optim);
-  lk_loader_free(r->loader);
+  r->task->class->finish(r->task);
   lk_tape_free(r->tape);
   lk_free(r->ctx, r->note);
   lk_free(r->ctx, r->checkpoint);
@@ -302,8 +271,8 @@ static void release(run *r) {
   lk_free(r->ctx, r->times);
 }
 
-lk_status run_loop(run_model *m, const run_data *data, const run_options *o, run_result *result) {
-  run r = {.m = m, .ctx = m->ctx, .data = data, .o = o, .result = result};
+lk_status run_loop(run_task *t, const run_options *o, run_result *result) {
+  run r = {.task = t, .ctx = t->ctx, .o = o, .result = result};
   double start = now_ms();
   *result = (run_result){0};
   if (o->memory) o->memory->peak = o->memory->live;
@@ -319,5 +288,5 @@ lk_status run_loop(run_model *m, const run_data *data, const run_options *o, run
   result->seconds = (now_ms() - start) / 1e3;
   result->peak_mb = o->memory ? (double)o->memory->peak / 1e6 : NAN;
   release(&r);
-  return lk_error(m->ctx, NULL);
+  return lk_error(r.ctx, NULL);
 }

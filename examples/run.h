@@ -1,4 +1,5 @@
-/* run.h: training and judging an image classifier: what the programs finetune and compare share.
+/* run.h: training and judging: what the programs finetune and compare share; here for image classifiers, in run_task.h
+ * for anything.
  *
  *   run_model m;
  *   run_open(ctx, "vit-small-28", 0, 0, &m);              a preset or a directory
@@ -109,6 +110,8 @@ double run_lr(const run_options *o);
 
 /* Attaches the adapter as "default" (or loads it), or chooses the base parameters that train.  Once per model. */
 lk_status run_prepare(run_model *m, const run_options *o);
+/* The same of any model; head: paths of the modules that are its head, "classifier"; NULL: it has none. */
+lk_status run_prepare_model(lk_model *model, const char *head, const run_options *o);
 
 /* What run_prepare attaches, for dry runs and counting.  head: modules_to_save if the options name none; NULL: none. */
 typedef struct run_attachment {
@@ -133,22 +136,27 @@ typedef struct run_result {
   char *notes;             /* what the adapter has to tell, in lines; "" or NULL: nothing */
 } run_result;
 
-/* Trains what requires gradients now; before that, or after it, what the adapter asks for (run_procedure.c).  A run that was stopped and resumed gives the same bits as one that was not. */
+/* run_task_train of images. */
 lk_status run_train(run_model *m, const run_data *data, const run_options *o, run_result *result);
 void run_result_free(lk_ctx *ctx, run_result *result);
 
 /* ---- judging ---- */
 
 typedef struct run_score {
-  double accuracy; /* 0 .. 1 */
+  double accuracy; /* 0 .. 1; NaN: the task has none */
   double loss;     /* mean cross-entropy */
 } run_score;
+
+/* What choices are made by: accuracy, and between equal ones the loss; without accuracy the loss alone. */
+double run_selection(const run_score *s);
 
 typedef struct run_guess {
   int64_t prediction; /* the most probable class */
   double probability; /* and its probability */
 } run_guess;
 
+/* The guess that a row of logits makes.  Returns the cross-entropy with the right class. */
+double run_guess_of(const float *logits, int64_t classes, int64_t label, run_guess *guess);
 void run_normalise(const run_model *m, lk_loader_options *o); /* sets mean and std */
 /* The model as it is now, in evaluation mode.  guesses: [d->count], or NULL. */
 lk_status run_evaluate(run_model *m, const lk_dataset *d, run_guess *guesses, run_score *score);

@@ -12,8 +12,7 @@ void run_normalise(const run_model *m, lk_loader_options *o) {
   }
 }
 
-/* The guess that one row of logits makes, and the cross-entropy with the right class. */
-static double judge(const float *logits, int64_t classes, int64_t label, run_guess *guess) {
+double run_guess_of(const float *logits, int64_t classes, int64_t label, run_guess *guess) {
   int64_t best = 0;
   double sum = 0;
   for (int64_t c = 1; c < classes; c++)
@@ -31,7 +30,7 @@ static lk_status judge_batch(run_model *m, lk_tape *t, const lk_batch *b, run_gu
   if (lk_error(m->ctx, NULL) || lk_get(t, logits, &y)) return lk_error(m->ctx, NULL);
   for (int64_t i = 0; i < b->n; i++) {
     run_guess guess;
-    double loss = judge((const float *)y.p + i * y.stride[0], classes, b->labels[i], &guess);
+    double loss = run_guess_of((const float *)y.p + i * y.stride[0], classes, b->labels[i], &guess);
     if (!isfinite(loss))
       return lk_fail(m->ctx, LK_ENONFINITE, "the outputs for image %lld are not finite", (long long)b->index[i]);
     sums->loss += loss;

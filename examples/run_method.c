@@ -178,18 +178,29 @@ static int is_saved_adapter(lk_ctx *ctx, const char *adapter) {
   return there;
 }
 
-lk_status run_prepare(run_model *m, const run_options *o) {
+static lk_status train_head(lk_model *model, const char *head) {
+  lk_ctx *ctx = lk_model_ctx(model);
+  lk_module *m = head ? lk_module_find(lk_model_root(model), head) : NULL;
+  if (!m) return lk_error(ctx, NULL) ? lk_error(ctx, NULL) : lk_fail(ctx, LK_EARG, "--probe: the model has no head");
+  lk_set_requires_grad(m, 1);
+  return LK_OK;
+}
+
+lk_status run_prepare_model(lk_model *model, const char *head, const run_options *o) {
+  lk_ctx *ctx = lk_model_ctx(model);
   run_attachment a;
-  lk_module *head = &m->vit->head->module;
   if (o->full + o->probe + (o->adapter != NULL) > 1)
-    return lk_fail(m->ctx, LK_EARG, "--full, --probe and --adapter exclude each other");
+    return lk_fail(ctx, LK_EARG, "--full, --probe and --adapter exclude each other");
+  lk_set_requires_grad(lk_model_root(model), o->full);
+  if (o->probe) return train_head(model, head);
+  if (o->full) return LK_OK;
+  if (o->adapter && is_saved_adapter(ctx, o->adapter)) return lk_adapter_load(model, "default", o->adapter, 1);
+  if (!run_attachment_new(ctx, o, head, &a) && !run_attachment_check(model, &a)) lk_attach_with(model, &a.options);
+  run_attachment_free(ctx, &a);
+  return lk_error(ctx, NULL);
+}
+
+lk_status run_prepare(run_model *m, const run_options *o) {
   lk_vit_set_recompute(m->vit, (lk_vit_recompute)o->recompute);
-  lk_set_requires_grad(lk_model_root(m->model), o->full);
-  if (o->probe) lk_set_requires_grad(head, 1);
-  if (o->full || o->probe) return LK_OK;
-  if (o->adapter && is_saved_adapter(m->ctx, o->adapter)) return lk_adapter_load(m->model, "default", o->adapter, 1);
-  if (!run_attachment_new(m->ctx, o, head->path, &a) && !run_attachment_check(m->model, &a))
-    lk_attach_with(m->model, &a.options);
-  run_attachment_free(m->ctx, &a);
-  return lk_error(m->ctx, NULL);
+  return run_prepare_model(m->model, m->vit->head->module.path, o);
 }

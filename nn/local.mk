@@ -17,6 +17,8 @@ nn_sources = \
   %D%/method.c \
   %D%/module.c \
   %D%/peft.c \
+  %D%/regex.c \
+  %D%/regex.h \
   %D%/saved.c \
   %D%/shards.c \
   %D%/shards.h \
@@ -70,6 +72,25 @@ peft_sources = \
   %D%/peft/targets.c \
   %D%/peft/tensors.c
 
+text_sources = \
+  %D%/text/added.c \
+  %D%/text/bpe.c \
+  %D%/text/buffer.c \
+  %D%/text/decode.c \
+  %D%/text/encode.c \
+  %D%/text/fields.c \
+  %D%/text/model.c \
+  %D%/text/normalize.c \
+  %D%/text/onig.c \
+  %D%/text/pattern.c \
+  %D%/text/pretokenize.c \
+  %D%/text/process.c \
+  %D%/text/text.h \
+  %D%/text/tokenizer.c \
+  %D%/text/unicode.c \
+  %D%/text/vocab.c \
+  %D%/text/wordpiece.c
+
 data_sources = \
   %D%/data/dataset.c \
   %D%/data/digits.c \
@@ -118,10 +139,10 @@ adapter_helpers = \
   %D%/adapters/structure.c \
   %D%/adapters/structure.h
 
-libnn_la_SOURCES = $(nn_sources) $(layer_sources) $(model_sources) $(peft_sources) $(data_sources) $(train_sources) \
+libnn_la_SOURCES = $(nn_sources) $(layer_sources) $(model_sources) $(peft_sources) $(text_sources) $(data_sources) $(train_sources) \
   $(adapter_sources) $(adapter_helpers)
 libnn_la_CPPFLAGS = $(public_cppflags) -I$(srcdir)/%D% -I$(builddir)/%D% \
-  $(JANSSON_CFLAGS) $(PCRE2_CFLAGS) $(ZLIB_CFLAGS)
+  $(JANSSON_CFLAGS) $(PCRE2_CFLAGS) $(UTF8PROC_CFLAGS) $(ZLIB_CFLAGS)
 EXTRA_libnn_la_DEPENDENCIES = %D%/local.mk
 
 BUILT_SOURCES += %D%/adapters.inc

@@ -90,6 +90,7 @@ suites = \
   %D%/test_data \
   %D%/test_export \
   %D%/test_empty \
+  %D%/test_glora \
   %D%/test_half \
   %D%/test_ia3 \
   %D%/test_inplace \
@@ -120,6 +121,7 @@ suites = \
   %D%/test_search \
   %D%/test_search_file \
   %D%/test_story \
+  %D%/test_supernet \
   %D%/test_tools \
   %D%/test_vit \
   %D%/test_vit_files
@@ -135,6 +137,7 @@ check_PROGRAMS += $(suites)
 %C%_test_data_LDADD = $(suite_libs)
 %C%_test_export_LDADD = $(suite_libs)
 %C%_test_empty_LDADD = $(suite_libs)
+%C%_test_glora_LDADD = $(suite_libs)
 %C%_test_half_LDADD = $(suite_libs)
 %C%_test_ia3_LDADD = $(suite_libs)
 %C%_test_inplace_LDADD = $(suite_libs)
@@ -165,6 +168,7 @@ check_PROGRAMS += $(suites)
 %C%_test_search_LDADD = $(suite_libs)
 %C%_test_search_file_LDADD = $(suite_libs)
 %C%_test_story_LDADD = $(suite_libs)
+%C%_test_supernet_LDADD = $(suite_libs)
 %C%_test_tools_LDADD = $(suite_libs)
 %C%_test_vit_LDADD = $(suite_libs)
 %C%_test_vit_files_LDADD = $(suite_libs)

@@ -26,18 +26,22 @@ LK_API int64_t lk_tokenizer_size(const lk_tokenizer *k);                        
 LK_API int64_t lk_token_id(const lk_tokenizer *k, const char *token);                /* -1: there is none */
 LK_API const char *lk_token_text(const lk_tokenizer *k, int64_t id, size_t *length); /* NULL: there is none */
 
+#define LK_TOKENIZER_MAX_BYTES ((size_t)1 << 29) /* of a text: 512 MiB */
+
+/* All zero: what the file says. */
 typedef struct lk_encode_options {
   int no_special; /* leave out what the post-processor adds ([CLS], <s>) */
-  int64_t most;   /* cut to so many tokens, special ones included (the longer of a pair first); 0: as the file says */
-  int64_t pad_to; /* fill up to so many tokens; 0: as the file says */
-  int64_t pad_id; /* with this token; -1 or 0 with pad_to 0: the file's */
+  int64_t most;   /* cut to so many tokens, special ones included (the longer of a pair first); 0: as the file says,
+                   * -1: never */
+  int64_t pad_to; /* fill up to so many tokens; 0: as the file says, -1: never */
+  int64_t pad_id; /* with this token, if pad_to > 0; -1: the file's */
 } lk_encode_options;
 
 typedef struct lk_encoding {
   int64_t n;
   int64_t *ids, *types; /* tokens; 0 for the first text, 1 for the second, as the post-processor says */
   uint8_t *mask;        /* 1 a token, 0 padding */
-  uint8_t *special;     /* 1: added by the post-processor */
+  uint8_t *special;     /* 1: added by the post-processor, or padding */
 } lk_encoding;
 
 /* Tokens of a text, or of a pair (pair NULL: none).  Bytes that are no UTF-8 are replaced by U+FFFD, as Python's
@@ -50,6 +54,8 @@ LK_API void lk_encoding_free(lk_tokenizer *k, lk_encoding *e);
 /* The text of tokens, UTF-8 (bytes that are none: U+FFFD); skip_special leaves out special added tokens.  The caller's
  * (lk_free).  NULL on error; an id that does not exist is left out, as in the library. */
 LK_API char *lk_decode(lk_tokenizer *k, const int64_t *ids, int64_t n, int skip_special);
+/* The same with its length, for texts that have zero bytes inside; length may be NULL. */
+LK_API char *lk_decode_bytes(lk_tokenizer *k, const int64_t *ids, int64_t n, int skip_special, size_t *length);
 
 #ifdef __cplusplus
 }

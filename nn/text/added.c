@@ -124,6 +124,7 @@ static void widen(const lk_added *a, const char *s, size_t n, size_t done, size_
   uint32_t c;
   while (a->lstrip && *start > done && lk_char_read(s + before(s, *start), &c) && lk_is_space(c))
     *start = before(s, *start);
+  if (a->lstrip && *start < done) *start = done;
   while (a->rstrip && *end < n) {
     size_t k = lk_char_read(s + *end, &c);
     if (!lk_is_space(c)) break;
@@ -133,7 +134,7 @@ static void widen(const lk_added *a, const char *s, size_t n, size_t done, size_
 
 static void add_text(lk_pieces *to, const char *s, size_t start, size_t end, size_t zero) {
   size_t n = end - start, left = zero > start ? zero - start : 0;
-  if (n) lk_piece_add(to, s + start, n, left < n ? left : n, -1);
+  lk_piece_add(to, s + start, n, left < n ? left : n, -1);
 }
 
 static void cut(const lk_matcher *m, const char *s, size_t n, size_t zero, lk_pieces *to) {
@@ -143,14 +144,12 @@ static void cut(const lk_matcher *m, const char *s, size_t n, size_t zero, lk_pi
     size_t start = i, end = a ? i + a->n : i;
     i += a ? a->n : 1;
     if (!a || (a->single_word && !is_single_word(s, n, start, end))) continue;
-    if (start < done) start = done; /* the one before took the white space that this one begins with */
     widen(a, s, n, done, &start, &end);
-    if (end <= done) continue;
-    add_text(to, s, done, start, zero);
+    if (done < start) add_text(to, s, done, start, zero);
     lk_piece_add(to, s + start, end - start, 0, a->id);
     done = end;
   }
-  add_text(to, s, done, n, zero);
+  if (done < n) add_text(to, s, done, n, zero);
 }
 
 void lk_added_split(const lk_tokenizer *k, lk_run *run, const lk_text *text) {

@@ -131,7 +131,9 @@ void lk_read_model(lk_reader *r, const lk_json *j) {
     lk_refuse(r, NULL, "must be an object, not %s", lk_json_kind_name(lk_json_type(j)));
     return;
   }
-  const char *guess = lk_json_get(j, "merges") ? "BPE" : lk_json_get(j, "max_input_chars_per_word") ? "WordPiece" : NULL;
+  const char *guess = lk_json_get(j, "merges")                     ? "BPE"
+                      : lk_json_get(j, "max_input_chars_per_word") ? "WordPiece"
+                                                                   : NULL;
   const char *type = lk_field_text(r, j, "type", guess);
   if (type && !strcmp(type, "BPE")) read_bpe(r, j);
   else if (type && !strcmp(type, "WordPiece")) read_wordpiece(r, j);

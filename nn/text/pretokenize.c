@@ -88,8 +88,8 @@ void lk_pre_tokenize(const lk_steps *steps, lk_run *run) {
 
 /* ---- reading ---- */
 
-static const char *const behaviors[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous",
-                                        NULL};
+static const char *const behaviors[] = {"Removed",        "Isolated",   "MergedWithPrevious",
+                                        "MergedWithNext", "Contiguous", NULL};
 
 static void add_class(lk_reader *r, lk_steps *steps, int (*is)(uint32_t c), lk_behavior behavior) {
   lk_step_add(r, steps, (lk_step){.split = split, .pattern = {.is = is}, .behavior = (int)behavior});

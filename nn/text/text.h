@@ -120,9 +120,10 @@ typedef struct lk_vocab {
   lk_text bytes;
   lk_token *token;
   size_t n, capacity;
-  uint32_t *slot; /* by hash; index + 1, 0: empty */
-  size_t slots;   /* a power of two */
+  uint32_t *slot;  /* by hash; index + 1, 0: empty */
+  size_t slots;    /* a power of two */
   uint32_t *by_id; /* token indices in order of ids */
+  size_t longest;  /* token, in bytes */
 } lk_vocab;
 
 /* Adds a token that is not there yet; room was made by lk_vocab_room. */

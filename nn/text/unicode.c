@@ -38,7 +38,9 @@ void lk_text_add_utf8(lk_text *t, const char *s, size_t n) {
   size_t from = 0;
   for (size_t i = 0; i < n;) {
     utf8proc_int32_t c;
-    utf8proc_ssize_t k = (unsigned char)s[i] < 0x80 ? 1 : utf8proc_iterate((const utf8proc_uint8_t *)s + i, (utf8proc_ssize_t)(n - i), &c);
+    utf8proc_ssize_t k = (unsigned char)s[i] < 0x80
+                             ? 1
+                             : utf8proc_iterate((const utf8proc_uint8_t *)s + i, (utf8proc_ssize_t)(n - i), &c);
     if (k > 0) {
       i += (size_t)k;
       continue;

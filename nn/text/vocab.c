@@ -40,6 +40,7 @@ void lk_vocab_add(lk_vocab *v, const char *s, size_t n, int32_t id) {
   if (v->bytes.n != at + n + 1) return;
   v->token[v->n++] = (lk_token){at, (uint32_t)n, id};
   v->slot[place] = (uint32_t)v->n;
+  if (n > v->longest) v->longest = n;
 }
 
 /* An id with its token's index: they are sorted together. */
@@ -71,7 +72,7 @@ void lk_vocab_free(lk_vocab *v) {
 }
 
 const lk_token *lk_vocab_find(const lk_vocab *v, const char *s, size_t n) {
-  if (!v->slot) return NULL;
+  if (!v->slot || n > v->longest) return NULL;
   uint32_t index = v->slot[place_of(v, s, n)];
   return index ? &v->token[index - 1] : NULL;
 }

@@ -15,19 +15,23 @@ static void unknown(const lk_tokenizer *k, lk_run *run) {
   else lk_run_add(run, k->model.unknown_id);
 }
 
+static int inside_char(char c) { return ((unsigned char)c & 0xC0) == 0x80; }
+
 /* The longest token at the beginning of s; its length goes to *length. */
 static const lk_token *longest(const lk_tokenizer *k, lk_run *run, const char *s, size_t n, int first, size_t *length) {
   lk_text *t = &run->a;
+  size_t most = n < k->model.vocab.longest ? n : k->model.vocab.longest;
+  while (most < n && most > 0 && inside_char(s[most])) most--;
   lk_text_clear(t);
   if (!first) lk_text_add(t, k->model.prefix, k->model.nprefix);
   size_t prefix = t->n;
-  lk_text_add(t, s, n);
+  lk_text_add(t, s, most);
   if (lk_error(run->ctx, NULL)) return NULL;
-  for (*length = n; *length > 0;) {
+  for (*length = most; *length > 0;) {
     const lk_token *found = lk_vocab_find(&k->model.vocab, t->s, prefix + *length);
     if (found) return found;
     do --*length;
-    while (((unsigned char)s[*length] & 0xC0) == 0x80);
+    while (inside_char(s[*length]));
   }
   return NULL;
 }

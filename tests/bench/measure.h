@@ -1,0 +1,12 @@
+/* measure.h: clocks, quantiles and the machine's speed: what the benchmarks share. */
+#ifndef MEASURE_H
+#define MEASURE_H
+#include <lorikeet.h>
+
+double measure_now(void);                              /* seconds */
+double measure_cpu(void);                              /* the same, of all threads of this process together */
+double measure_quantile(double *x, int64_t n, double q); /* sorts x; q in [0, 1] */
+/* Best of a few products of 2048 x 2048 matrices, GFLOP/s. */
+double measure_sgemm(lk_ctx *ctx);
+
+#endif
