@@ -95,7 +95,8 @@ static lk_status write_checkpoint(run *r) {
 }
 
 static lk_status keep_if_best(run *r, const run_score *score) {
-  if (r->at.best_step && run_selection(score) <= r->at.best) return LK_OK;
+  int too_early = !lk_adapter_is_final(r->task->model, r->at.step);
+  if (too_early || (r->at.best_step && run_selection(score) <= r->at.best)) return LK_OK;
   r->at.best = run_selection(score);
   r->at.best_step = r->at.step;
   lk_snapshot_take(r->best);

@@ -29,5 +29,6 @@ pkginclude_HEADERS = \
   %D%/lorikeet/tape.h \
   %D%/lorikeet/tensor.h \
   %D%/lorikeet/texts.h \
+  %D%/lorikeet/tokenizer.h \
   %D%/lorikeet/train.h \
   %D%/lorikeet/vit.h

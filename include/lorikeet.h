@@ -40,6 +40,7 @@
 #include <lorikeet/tape.h>
 #include <lorikeet/tensor.h>
 #include <lorikeet/texts.h>
+#include <lorikeet/tokenizer.h>
 #include <lorikeet/train.h>
 #include <lorikeet/vit.h>
 #endif

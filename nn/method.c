@@ -205,6 +205,15 @@ lk_status lk_adapter_plan(lk_model *model, int64_t steps) {
   return lk_error(c, NULL);
 }
 
+int lk_adapter_is_final(lk_model *model, int64_t steps) {
+  for (size_t i = 0; model && i < model->nactive; i++) {
+    lk_adapter *a = model->active[i];
+    for (lk_method *m = a->chain; m; m = lk_method_walk(a->chain, m))
+      if (m->cls->final && a->trainable && !m->cls->final(m, steps)) return 0;
+  }
+  return 1;
+}
+
 /* Is the name one of "importance, select"? */
 static int is_listed(const char *list, const char *name) {
   size_t n = strlen(name);

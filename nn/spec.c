@@ -190,7 +190,7 @@ static lk_status option(parser *p, lk_method *m, size_t n) {
     return lk_fail(p->ctx, LK_EARG, "%s: no option '%.*s'; there %s %s", m->cls->name, (int)strcspn(p->at, "= |()"),
                    p->at, *keys ? "are" : "is", *keys ? keys : "none");
   }
-  char *more = lk_sprintf(p->ctx, "%s%.*s ", m->written ? m->written : " ", (int)strcspn(p->at, "= |()\t\r\n"), p->at);
+  char *more = lk_sprintf(p->ctx, "%s%.*s ", m->written, (int)strcspn(p->at, "= |()\t\r\n"), p->at);
   if (!more) return lk_error(p->ctx, NULL);
   lk_free(p->ctx, m->written);
   m->written = more;
@@ -215,6 +215,7 @@ static lk_status method(parser *p, lk_method *m) {
   if (method_name(p, m)) return lk_error(p->ctx, NULL);
   m->cfg = lk_alloc(p->ctx, m->cls->cfg_size + 1);
   m->st = lk_alloc(p->ctx, m->cls->method_size + 1);
+  m->written = lk_strdup(p->ctx, " ");
   if (lk_error(p->ctx, NULL)) return lk_error(p->ctx, NULL);
   for (const lk_opt *o = m->cls->opts; o && o->key; o++) store(o, m->cfg, o->def);
   for (;;) {

@@ -126,6 +126,8 @@ typedef struct lk_adapter_class {
   lk_status (*stepped)(lk_method *, int64_t step);
   /* Training will take so many steps (see lk_adapter_plan). */
   lk_status (*plan)(lk_method *, int64_t steps);
+  /* Is the structure after so many steps one to keep?  (AdaLoRA: not before the budget is reached.)  NULL: always. */
+  int (*final)(const lk_method *, int64_t steps);
   /* The program enters a phase of training: 1, or 0 if the method has none of this name; see lk_adapter_phase. */
   int (*phase)(lk_method *, const char *name);
   const char *phases; /* their names, "importance, select", for messages */
@@ -301,6 +303,8 @@ LK_API lk_tensor lk_adapter_loss(lk_model *model, lk_tape *t);
 LK_API lk_status lk_adapter_follow(lk_model *model, lk_optim *opt);
 /* Tells the active adapters how many steps training will take (AdaLoRA's total, unless its options say it). */
 LK_API lk_status lk_adapter_plan(lk_model *model, int64_t steps);
+/* May the values after so many steps be kept as the best ones?  (Not while AdaLoRA still lowers ranks.) */
+LK_API int lk_adapter_is_final(lk_model *model, int64_t steps);
 /* Has an active adapter a phase of this name? */
 LK_API int lk_adapter_has_phase(lk_model *model, const char *name);
 /* Tells the active adapters that a phase begins ("importance" of lora_drop); LK_EARG, naming those there are, if no

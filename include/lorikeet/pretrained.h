@@ -34,6 +34,7 @@ typedef struct lk_inputs {
   lk_tensor types; /* i64 [N, T], which of two sentences; nil: 0 */
   lk_tensor mask;  /* u8 [N, T], 1 a token, 0 padding; nil: all are tokens.  Padding stands at the end of a row. */
   lk_cache *cache; /* LK_TASK_LM without gradients: ids go on where it ends, and are added to it */
+  int last;        /* 1: of LK_TASK_LM only the logits of the last place of each row, [N, 1, vocabulary] */
 } lk_inputs;
 
 typedef struct lk_family lk_family;

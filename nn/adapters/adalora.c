@@ -345,11 +345,14 @@ static lk_status stepped(lk_method *m, int64_t step) {
   return lk_error(c, NULL);
 }
 
-/* How many steps there will be, unless the options say it. */
+/* How many steps there will be, unless the options say it; then, unless they say that, ranks stay for the first tenth and
+ * are final in the last third. */
 static lk_status plan(lk_method *m, int64_t steps) {
   config *g = m->cfg;
   common *st = m->st;
   if (is_final(g) || (g->total > 0 && !st->planned)) return LK_OK;
+  if (!strstr(m->written, " tinit ")) g->tinit = (int)(steps / 10);
+  if (!strstr(m->written, " tfinal ")) g->tfinal = (int)(steps / 3);
   if (steps > 1 << 30 || g->tinit >= steps - g->tfinal)
     return lk_fail(lk_method_ctx(m), LK_EARG,
                    "adalora: %lld steps leave none for lowering the rank: tinit = %d, tfinal = %d", (long long)steps,
@@ -357,6 +360,11 @@ static lk_status plan(lk_method *m, int64_t steps) {
   st->planned = 1;
   g->total = (int)steps;
   return LK_OK;
+}
+
+static int has_final_ranks(const lk_method *m, int64_t steps) {
+  const config *g = m->cfg;
+  return is_final(g) || steps >= g->total || steps > g->total - g->tfinal;
 }
 
 /* ---- notes ---- */
@@ -441,5 +449,6 @@ const lk_adapter_class lk_adapter_adalora = {.name = "adalora",
                                              .loss = loss,
                                              .factors = factors,
                                              .plan = plan,
+    .final = has_final_ranks,
                                              .stepped = stepped,
                                              .notes = notes};

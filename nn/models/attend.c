@@ -68,3 +68,8 @@ lk_tensor lk_last_token(lk_tape *t, lk_tensor h, lk_tensor mask) {
   h = lk_reshape(t, h, 2, (int64_t[]){N * T, n[1]});
   return lk_index_select(t, h, 0, index);
 }
+
+lk_tensor lk_last_place(lk_tape *t, lk_tensor h) {
+  int64_t T = lk_size(t, h, 1);
+  return T ? lk_slice(t, h, 1, T - 1, 1, 1) : lk_nil();
+}

@@ -49,5 +49,7 @@ lk_tensor lk_heads_join(lk_tape *t, lk_tensor y);                             /*
 lk_status lk_check_tokens(lk_pretrained *p, lk_tape *t, const lk_inputs *in); /* not more than the model takes */
 /* The last real token's vector of each row: h [N, T, width] -> [N, width]. */
 lk_tensor lk_last_token(lk_tape *t, lk_tensor h, lk_tensor mask);
+/* The last place of each row, whatever stands there: h [N, T, width] -> [N, 1, width]. */
+lk_tensor lk_last_place(lk_tape *t, lk_tensor h);
 
 #endif

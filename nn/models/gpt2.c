@@ -136,6 +136,7 @@ static lk_tensor forward(lk_pretrained *p, lk_tape *t, const lk_inputs *in) {
   for (int64_t i = 0; i < p->layers; i++) h = block_forward(p, g->blocks[i], t, h, in, i);
   h = lk_scope_end(t, scope, lk_layer_norm_forward(g->norm, t, h));
   if (g->score) return lk_linear_forward(g->score, t, lk_last_token(t, h, in->mask));
+  if (in->last) h = lk_last_place(t, h);
   return lk_linear(t, h, lk_use(t, g->words->weight), lk_nil());
 }
 

@@ -169,6 +169,7 @@ static lk_tensor forward(lk_pretrained *p, lk_tape *t, const lk_inputs *in) {
   for (int64_t i = 0; i < p->layers; i++) h = block_forward(p, l->blocks[i], t, h, table, in, i);
   h = lk_scope_end(t, scope, lk_rms_norm_forward(l->norm, t, h));
   if (p->task == LK_TASK_CLASSIFY) h = lk_last_token(t, h, in->mask);
+  else if (in->last) h = lk_last_place(t, h);
   return l->head ? lk_linear_forward(l->head, t, h) : lk_linear(t, h, lk_use(t, l->words->weight), lk_nil());
 }
 

@@ -2,8 +2,8 @@
 #include "text.h"
 
 void lk_text_add(lk_text *t, const char *s, size_t n) {
-  if (!n || lk_grow(t->ctx, &t->s, &t->capacity, t->n + n + 1, 1)) return;
-  memcpy(t->s + t->n, s, n);
+  if (lk_grow(t->ctx, &t->s, &t->capacity, t->n + n + 1, 1)) return;
+  if (n) memcpy(t->s + t->n, s, n);
   t->n += n;
   t->s[t->n] = 0;
 }

@@ -1,5 +1,4 @@
 /* pattern.c: finding a pattern, and cutting a text where it matches. */
-#define _GNU_SOURCE
 #include "text.h"
 
 static int find_class(int (*is)(uint32_t), const char *s, size_t n, size_t from, size_t *start, size_t *end) {
@@ -73,7 +72,7 @@ static void part(cutter *c, size_t start, size_t end, int match) {
   c->last = match;
 }
 
-void lk_split(const lk_pattern *p, lk_behavior behavior, int invert, const char *s, size_t n, size_t zero,
+void lk_text_split(const lk_pattern *p, lk_behavior behavior, int invert, const char *s, size_t n, size_t zero,
               lk_pieces *to) {
   cutter c = {.behavior = behavior, .s = s, .zero = zero, .to = to};
   lk_walk w = {0};

@@ -21,7 +21,7 @@ int lk_char_byte(uint32_t c) {
 /* ---- splitting ---- */
 
 static void split(const lk_step *s, lk_run *run, const char *text, size_t n, size_t zero) {
-  lk_split(&s->pattern, (lk_behavior)s->behavior, s->invert, text, n, zero, &run->to);
+  lk_text_split(&s->pattern, (lk_behavior)s->behavior, s->invert, text, n, zero, &run->to);
 }
 
 static void byte_level(const lk_step *s, lk_run *run, const char *text, size_t n, size_t zero) {
@@ -37,7 +37,7 @@ static void byte_level(const lk_step *s, lk_run *run, const char *text, size_t n
   }
   if (lk_error(run->ctx, NULL)) return;
   size_t at = to->text.n;
-  if (s->pattern.regex) lk_split(&s->pattern, LK_ISOLATED, 0, text, n, zero, to);
+  if (s->pattern.regex) lk_text_split(&s->pattern, LK_ISOLATED, 0, text, n, zero, to);
   else lk_piece_add(to, text, n, zero, -1);
   /* The pieces' bytes, which lie behind each other, in the alphabet. */
   lk_text_clear(&run->b);
@@ -68,7 +68,7 @@ static void metaspace(const lk_step *s, lk_run *run, const char *text, size_t n,
     if (i < zero) t->zero = t->n;
   }
   if (lk_error(run->ctx, NULL)) return;
-  if (s->split_words) lk_split(&s->pattern, LK_MERGED_WITH_NEXT, 0, t->s, t->n, t->zero, &run->to);
+  if (s->split_words) lk_text_split(&s->pattern, LK_MERGED_WITH_NEXT, 0, t->s, t->n, t->zero, &run->to);
   else lk_piece_add(&run->to, t->s, t->n, t->zero, -1);
 }
 

@@ -83,7 +83,7 @@ typedef struct lk_walk {
 
 int lk_pattern_step(const lk_pattern *p, const char *s, size_t n, lk_walk *walk); /* 0: no more */
 /* Cuts the text at the matches (invert: between them). */
-void lk_split(const lk_pattern *p, lk_behavior behavior, int invert, const char *s, size_t n, size_t zero,
+void lk_text_split(const lk_pattern *p, lk_behavior behavior, int invert, const char *s, size_t n, size_t zero,
               lk_pieces *to);
 /* onig.c: Oniguruma's regular expression in PCRE2's words; NULL on error. */
 char *lk_onig(lk_ctx *ctx, const char *where, const char *pattern);

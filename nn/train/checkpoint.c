@@ -263,6 +263,7 @@ lk_status lk_checkpoint_load(lk_model *model, lk_optim *opt, lk_progress *progre
 
 struct lk_snapshot {
   lk_ctx *ctx;
+  lk_model *model;
   lk_param **params;
   void **copies;
   int n;
@@ -285,6 +286,33 @@ void lk_snapshot_restore(lk_snapshot *s) {
     memcpy(s->params[i]->value.p, s->copies[i], lk_view_bytes(&s->params[i]->value));
     lk_param_touch(s->params[i]);
   }
+  for (lk_adapter *a = s->model->adapters; a; a = a->next) lk_methods_loaded(a);
+}
+
+/* The buffers of a list behind what the snapshot holds; their number alone while there is no room. */
+static void add_buffers(lk_snapshot *s, lk_param *p, int *n) {
+  for (; p; p = p->next) {
+    if (p->kind != LK_BUFFER || p->alias) continue;
+    if (s->params) s->params[*n] = p;
+    ++*n;
+  }
+}
+
+static int all_buffers(lk_snapshot *s, int n) {
+  for (lk_adapter *a = s->model->adapters; a; a = a->next) {
+    for (lk_at *at = NULL; (at = lk_adapter_walk(a, at));) add_buffers(s, at->params, &n);
+    for (lk_method *m = a->chain; m; m = lk_method_walk(a->chain, m)) add_buffers(s, m->params, &n);
+  }
+  return n;
+}
+
+/* What trains, and the adapters' buffers, which say what the values mean. */
+static void list_params(lk_snapshot *s) {
+  lk_param **trained = lk_trainable(s->model, &s->n);
+  s->params = lk_alloc_array(s->ctx, (size_t)all_buffers(s, s->n) + 1, sizeof *s->params);
+  if (s->params && trained) memcpy(s->params, trained, (size_t)s->n * sizeof *trained);
+  if (s->params) s->n = all_buffers(s, s->n);
+  lk_free(s->ctx, trained);
 }
 
 lk_snapshot *lk_snapshot_new(lk_model *model) {
@@ -292,7 +320,8 @@ lk_snapshot *lk_snapshot_new(lk_model *model) {
   lk_snapshot *s = lk_alloc(c, sizeof *s);
   if (!s) return NULL;
   s->ctx = c;
-  s->params = lk_trainable(model, &s->n);
+  s->model = model;
+  list_params(s);
   s->copies = lk_alloc_array(c, (size_t)s->n + 1, sizeof *s->copies);
   for (int i = 0; i < s->n && !lk_error(c, NULL); i++)
     if (!lk_param_own(s->params[i])) s->copies[i] = lk_alloc(c, lk_view_bytes(&s->params[i]->value));
