@@ -93,6 +93,12 @@ static options_outcome set_word(const char *program, const option *o, const char
   return wrong(program, "--%s '%s' is not one of %s", o->key, value, o->value);
 }
 
+static options_outcome add(const char *program, const option *o, const char *value, option_list *to) {
+  if (to->n == OPTION_LIST_MOST) return wrong(program, "--%s is given more than %d times", o->key, to->n);
+  to->item[to->n++] = value;
+  return OPTIONS_OK;
+}
+
 static options_outcome set(const char *program, const option *o, const char *value, void *to) {
   switch (o->type) {
   case OPTION_FLAG:
@@ -102,6 +108,8 @@ static options_outcome set(const char *program, const option *o, const char *val
     return set_int(program, o, value, to);
   case OPTION_REAL:
     return set_real(program, o, value, to);
+  case OPTION_LIST:
+    return add(program, o, value, to);
   case OPTION_WORD:
     return set_word(program, o, value, to);
   default:

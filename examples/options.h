@@ -13,8 +13,16 @@ typedef enum option_type {
   OPTION_INT,  /* int64_t */
   OPTION_REAL, /* double */
   OPTION_TEXT, /* const char *, into argv */
+  OPTION_LIST, /* option_list; may be given several times */
   OPTION_WORD  /* int, the word's place in `value` */
 } option_type;
+
+/* The values of an option that may be given several times, into argv. */
+enum { OPTION_LIST_MOST = 32 };
+typedef struct option_list {
+  const char *item[OPTION_LIST_MOST];
+  int n;
+} option_list;
 
 /* One option, "--key value" or "--key=value".  A table ends with {0}. */
 typedef struct option {

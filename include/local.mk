@@ -11,6 +11,7 @@ pkginclude_HEADERS = \
   %D%/lorikeet/ctx.h \
   %D%/lorikeet/data.h \
   %D%/lorikeet/file.h \
+  %D%/lorikeet/generate.h \
   %D%/lorikeet/idx.h \
   %D%/lorikeet/io.h \
   %D%/lorikeet/json.h \

@@ -22,6 +22,7 @@
 #include <lorikeet/ctx.h>
 #include <lorikeet/data.h>
 #include <lorikeet/file.h>
+#include <lorikeet/generate.h>
 #include <lorikeet/idx.h>
 #include <lorikeet/json.h>
 #include <lorikeet/layers.h>

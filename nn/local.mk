@@ -58,6 +58,12 @@ model_sources = \
   %D%/models/vit_files.c \
   %D%/models/vit_parts.h
 
+generate_sources = \
+  %D%/generate/generator.c \
+  %D%/generate/sample.c \
+  %D%/generate/sample.h \
+  %D%/generate/stream.c
+
 peft_sources = \
   %D%/peft/adalora.c \
   %D%/peft/compare.c \
@@ -92,6 +98,8 @@ text_sources = \
   %D%/text/wordpiece.c
 
 data_sources = \
+  %D%/data/balance.c \
+  %D%/data/balance.h \
   %D%/data/dataset.c \
   %D%/data/digits.c \
   %D%/data/glyphs.c \
@@ -139,7 +147,7 @@ adapter_helpers = \
   %D%/adapters/structure.c \
   %D%/adapters/structure.h
 
-libnn_la_SOURCES = $(nn_sources) $(layer_sources) $(model_sources) $(peft_sources) $(text_sources) $(data_sources) $(train_sources) \
+libnn_la_SOURCES = $(nn_sources) $(layer_sources) $(model_sources) $(generate_sources) $(peft_sources) $(text_sources) $(data_sources) $(train_sources) \
   $(adapter_sources) $(adapter_helpers)
 libnn_la_CPPFLAGS = $(public_cppflags) -I$(srcdir)/%D% -I$(builddir)/%D% \
   $(JANSSON_CFLAGS) $(PCRE2_CFLAGS) $(UTF8PROC_CFLAGS) $(ZLIB_CFLAGS)

@@ -63,7 +63,7 @@ typedef struct lk_optim_option {
   LK_OPTIM_OPTION(lr, lr_value, 0, HUGE_VAL, "learning rate"),                                                         \
       LK_OPTIM_OPTION(weight_decay, decay_value, 0, HUGE_VAL, "weight decay"),                                         \
       LK_OPTIM_OPTION(clip_norm, 0, 0, HUGE_VAL, "largest norm of all gradients together; 0: no clipping"),            \
-      LK_OPTIM_SWITCH(skip_without_grad, 1, "leave parameters alone that got no gradient"),                                 \
+      LK_OPTIM_SWITCH(skip_without_grad, 1, "leave parameters alone that got no gradient"),                            \
       LK_OPTIM_SWITCH(skip_until_reached, 0, "leave parameters alone that never got a gradient")
 
 /* What update receives for each parameter of this step. */

@@ -51,7 +51,7 @@ typedef struct lk_rows {
   int64_t *types;   /* which of two texts, or NULL */
   int64_t *targets; /* the token's own id where it counts in the loss, else -100; NULL for classification */
   int64_t *label;   /* [count], or NULL */
-  int64_t classes, longest, cut, pad; /* cut: tokens that did not fit; pad: the tokenizer's padding token */
+  int64_t classes, longest, cut; /* cut: tokens left out of the rows of lm and complete */
 } lk_rows;
 
 /* A row for each text (or pair), cut to `most` tokens. */
@@ -62,6 +62,8 @@ LK_API lk_rows *lk_rows_lm(lk_tokenizer *k, const lk_texts *x, int64_t width, in
 /* A row for each text and its pair: prompt, completion, `eos`; only completion and eos count in the loss.  Longer than
  * `most`: the prompt loses its beginning. */
 LK_API lk_rows *lk_rows_complete(lk_tokenizer *k, const lk_texts *x, int64_t most, int64_t eos);
+/* A copy with at most n rows, chosen at random, balanced over the classes where there are labels.  NULL on error. */
+LK_API lk_rows *lk_rows_limit(const lk_rows *r, int64_t n, uint64_t seed);
 LK_API void lk_rows_free(lk_rows *r); /* r may be NULL */
 
 /* ---- batches ---- */
@@ -69,7 +71,8 @@ LK_API void lk_rows_free(lk_rows *r); /* r may be NULL */
 typedef struct lk_row_options {
   int64_t batch, pad; /* rows; token that fills short rows up (never attended to, never in the loss) */
   uint64_t seed;
-  int shuffle; /* a new order every epoch, a function of (seed, epoch) */
+  int shuffle;   /* a new order every epoch, a function of (seed, epoch) */
+  int by_length; /* from the shortest row to the longest: little padding, for judging; shuffle is ignored */
 } lk_row_options;
 
 /* Points into the loader's memory: valid until the next lk_row_next. */

@@ -168,11 +168,12 @@ static void destroy(lk_method *m) {
 
 /* ---- importance ---- */
 
-/* The side input "token_mask" in mask; 0: there is none, or it does not fit. */
+/* The side input "token_mask" in mask; 0: there is none, it does not fit, or the site sees one vector of each row. */
 static int token_mask(lk_at *at, lk_tape *t, int64_t tokens, lk_view *mask) {
   lk_tensor given = lk_side_get(t, "token_mask");
   if (lk_is_nil(given) || lk_get(t, given, mask)) return 0;
   if (at->site->kind != LK_SITE_CONV2D && lk_view_count(mask) == tokens) return 1;
+  if (at->site->kind != LK_SITE_CONV2D && mask->ndim == 2 && mask->shape[0] == tokens) return 0;
   lk_fail(lk_at_ctx(at), LK_ESHAPE, "lora_drop: token_mask has %lld elements, and %s has %lld %s",
           (long long)lk_view_count(mask), lk_at_path(at), (long long)tokens,
           at->site->kind == LK_SITE_CONV2D ? "rows of pixels, no tokens" : "tokens");

@@ -101,12 +101,13 @@ static lk_status choose(lk_at *at, lk_tape *t, lk_routing *to) {
 
 /* ---- balance ---- */
 
-/* The side input "token_mask" in v; 0: there is none. */
+/* The side input "token_mask" in v; 0: there is none, or the site sees one vector of each row, which is no padding. */
 static int token_mask(lk_at *at, lk_tape *t, const lk_routing *to, lk_view *v) {
   char wanted[160], given[160];
   lk_tensor mask = lk_side_get(t, "token_mask");
   if (lk_is_nil(mask) || lk_get(t, mask, v)) return 0;
   if (lk_view_count(v) == to->tokens) return 1;
+  if (v->ndim == 2 && v->shape[0] == to->tokens) return 0;
   lk_view lead = to->shape;
   lead.ndim--;
   lk_fail(lk_at_ctx(at), LK_ESHAPE, "%s at %s: token_mask has shape %s, the tokens %s", at->method->cls->name,

@@ -1,4 +1,6 @@
 /* dataset.c: labelled images in memory: making, copying, splitting. */
+#include "data/balance.h"
+
 #include <lorikeet/data.h>
 #include <lorikeet/random.h>
 #include <lorikeet/tensor.h>
@@ -67,43 +69,16 @@ static int64_t *permutation(const lk_dataset *d, const char *label, uint64_t see
   return order;
 }
 
-/* Puts order[0 .. count - 1] into rounds: the r-th image of every class, classes in the order of their first image.
- * head[c], next[i]: the queue of a class, in the order given; tail and first follow it. */
-static void in_rounds(const lk_dataset *d, int64_t *order, int64_t *work) {
-  int64_t *next = work, *head = next + d->count, *tail = head + d->classes, *turn = tail + d->classes, turns = 0;
-  for (int64_t c = 0; c < d->classes; c++) head[c] = -1;
-  for (int64_t i = 0; i < d->count; i++) {
-    int64_t c = d->labels[order[i]];
-    next[order[i]] = -1;
-    if (head[c] < 0) {
-      head[c] = order[i];
-      turn[turns++] = c;
-    } else next[tail[c]] = order[i];
-    tail[c] = order[i];
-  }
-  for (int64_t n = 0; n < d->count;)
-    for (int64_t i = 0; i < turns; i++) {
-      int64_t c = turn[i];
-      if (head[c] < 0) continue;
-      order[n++] = head[c];
-      head[c] = next[head[c]];
-    }
-}
-
 lk_dataset *lk_dataset_limit(const lk_dataset *d, int64_t n, uint64_t seed) {
-  lk_dataset *s = NULL;
   if (!d) return NULL;
   if (n < 0) {
     lk_fail(d->ctx, LK_EARG, "dataset %s: a limit of %lld images", d->name, (long long)n);
     return NULL;
   }
   int64_t *order = permutation(d, "limit", seed);
-  int64_t *work = lk_alloc_array(d->ctx, (size_t)(d->count + 3 * d->classes), sizeof *work);
-  if (order && work) {
-    in_rounds(d, order, work);
+  lk_dataset *s = NULL;
+  if (order && !lk_balance(d->ctx, d->labels, d->count, d->classes, order))
     s = lk_dataset_subset(d, n < d->count ? n : d->count, order);
-  }
-  lk_free(d->ctx, work);
   lk_free(d->ctx, order);
   return s;
 }

@@ -9,6 +9,7 @@ struct lk_row_loader {
   lk_cursor at;
   int64_t ordered_epoch; /* whose permutation `order` holds; -1: none */
   int64_t *order;        /* [count] */
+  int64_t *place;        /* [longest + 2], by_length: where the next row of a length goes */
   int64_t *ids, *types, *targets, *labels;
   uint8_t *mask;
 };
@@ -25,6 +26,7 @@ lk_row_loader *lk_row_loader_new(const lk_rows *rows, const lk_row_options *o) {
   l->ordered_epoch = -1;
   size_t n = (size_t)l->o.batch, cells = n * (size_t)rows->longest;
   l->order = lk_alloc_array(c, (size_t)rows->count, sizeof *l->order);
+  if (o->by_length) l->place = lk_alloc_array(c, (size_t)rows->longest + 2, sizeof *l->place);
   l->ids = lk_alloc_array(c, cells + 1, sizeof *l->ids);
   l->mask = lk_alloc_array(c, cells + 1, sizeof *l->mask);
   if (rows->types) l->types = lk_alloc_array(c, cells + 1, sizeof *l->types);
@@ -38,14 +40,26 @@ lk_row_loader *lk_row_loader_new(const lk_rows *rows, const lk_row_options *o) {
 void lk_row_loader_free(lk_row_loader *l) {
   if (!l) return;
   lk_ctx *c = l->rows->ctx;
-  void *const parts[] = {l->order, l->ids, l->types, l->targets, l->labels, l->mask, l};
+  void *const parts[] = {l->order, l->place, l->ids, l->types, l->targets, l->labels, l->mask, l};
   for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) lk_free(c, parts[i]);
+}
+
+static int64_t length_of(const lk_rows *r, int64_t i) { return r->begin[i + 1] - r->begin[i]; }
+
+/* A counting sort: of rows of one length the first comes first. */
+static void order_by_length(lk_row_loader *l) {
+  const lk_rows *r = l->rows;
+  memset(l->place, 0, ((size_t)r->longest + 2) * sizeof *l->place);
+  for (int64_t i = 0; i < r->count; i++) l->place[length_of(r, i) + 1]++;
+  for (int64_t n = 0; n <= r->longest; n++) l->place[n + 1] += l->place[n];
+  for (int64_t i = 0; i < r->count; i++) l->order[l->place[length_of(r, i)]++] = i;
 }
 
 static void arrange(lk_row_loader *l) {
   if (l->ordered_epoch == l->at.epoch) return;
   l->ordered_epoch = l->at.epoch;
-  if (l->o.shuffle)
+  if (l->o.by_length) order_by_length(l);
+  else if (l->o.shuffle)
     lk_random_permutation(lk_key_fold(lk_key_make(l->o.seed, "rows"), (uint64_t)l->at.epoch), l->rows->count, l->order);
   else
     for (int64_t i = 0; i < l->rows->count; i++) l->order[i] = i;
@@ -54,7 +68,7 @@ static void arrange(lk_row_loader *l) {
 /* Row i of the data as row k of the batch. */
 static void fill(lk_row_loader *l, int64_t i, int64_t k, int64_t width) {
   const lk_rows *r = l->rows;
-  int64_t from = r->begin[i], n = r->begin[i + 1] - from, at = k * width;
+  int64_t from = r->begin[i], n = length_of(r, i), at = k * width;
   for (int64_t j = 0; j < width; j++) {
     int real = j < n;
     l->ids[at + j] = real ? r->ids[from + j] : l->o.pad;
@@ -76,7 +90,7 @@ int lk_row_next(lk_row_loader *l, lk_row_batch *b) {
   int64_t left = r->count - l->at.position, n = left < l->o.batch ? left : l->o.batch, width = 0, shortest = INT64_MAX;
   const int64_t *index = l->order + l->at.position;
   for (int64_t k = 0; k < n; k++) {
-    int64_t length = r->begin[index[k] + 1] - r->begin[index[k]];
+    int64_t length = length_of(r, index[k]);
     width = length > width ? length : width;
     shortest = length < shortest ? length : shortest;
   }

@@ -1,4 +1,7 @@
 /* rows.c: texts as rows of tokens. */
+#include "data/balance.h"
+
+#include <lorikeet/random.h>
 #include <lorikeet/texts.h>
 #include <string.h>
 
@@ -148,5 +151,38 @@ lk_rows *lk_rows_complete(lk_tokenizer *k, const lk_texts *x, int64_t most, int6
     lk_encoding_free(k, &prompt);
     lk_encoding_free(k, &completion);
   }
+  return finish(&m);
+}
+
+/* Row `from` of r behind the rows of m. */
+static lk_status copy_row(making *m, const lk_rows *r, int64_t from) {
+  int64_t at = r->begin[from], n = r->begin[from + 1] - at;
+  size_t bytes = (size_t)n * sizeof *r->ids;
+  if (room(m, n, r->types != NULL, r->targets != NULL)) return lk_error(r->ctx, NULL);
+  memcpy(m->r->ids + m->n, r->ids + at, bytes);
+  if (r->types) memcpy(m->r->types + m->n, r->types + at, bytes);
+  if (r->targets) memcpy(m->r->targets + m->n, r->targets + at, bytes);
+  if (r->label) m->r->label[m->r->count] = r->label[from];
+  m->n += n;
+  return end_row(m);
+}
+
+lk_rows *lk_rows_limit(const lk_rows *r, int64_t n, uint64_t seed) {
+  making m = {0};
+  if (!r) return NULL;
+  lk_ctx *c = r->ctx;
+  if (n < 1) lk_fail(c, LK_EARG, "a limit of %lld rows", (long long)n);
+  if (n > r->count) n = r->count;
+  int64_t *order = lk_error(c, NULL) ? NULL : lk_alloc_array(c, (size_t)r->count, sizeof *order);
+  if (order) lk_random_permutation(lk_key_make(seed, "limit"), r->count, order);
+  if (order && r->label) lk_balance(c, r->label, r->count, r->classes, order);
+  m.r = lk_error(c, NULL) ? NULL : lk_alloc(c, sizeof *m.r);
+  if (m.r) {
+    *m.r = (lk_rows){.ctx = c, .classes = r->classes, .cut = r->cut};
+    lk_grow(c, &m.r->begin, &m.begins, 1, sizeof *m.r->begin);
+    if (r->label) m.r->label = lk_alloc_array(c, (size_t)n, sizeof *m.r->label);
+    for (int64_t i = 0; i < n && !lk_error(c, NULL); i++) copy_row(&m, r, order[i]);
+  }
+  lk_free(c, order);
   return finish(&m);
 }

@@ -72,8 +72,9 @@ static void blocks_new(bert *b, lk_pretrained *p, double eps) {
 static void head_new(bert *b, lk_pretrained *p, double eps) {
   lk_module *root = lk_model_root(p->model);
   if (p->task == LK_TASK_CLASSIFY && b->roberta) {
-    b->dense = lk_linear_new(root, "classifier.dense", p->width, p->width, 0);
-    b->out = lk_linear_new(root, "classifier.out_proj", p->width, p->classes, 0);
+    lk_module *m = lk_module_new(root, "classifier", "roberta_head", sizeof *m);
+    b->dense = lk_linear_new(m, "dense", p->width, p->width, 0);
+    b->out = lk_linear_new(m, "out_proj", p->width, p->classes, 0);
   } else if (p->task == LK_TASK_CLASSIFY) {
     b->pooler = lk_linear_new(&b->module, "pooler.dense", p->width, p->width, 0);
     b->out = lk_linear_new(root, "classifier", p->width, p->classes, 0);

@@ -183,7 +183,7 @@ static int attach_peft(golden_layer *l, const char *text, char name[40]) {
 static void for_tensors(golden *g, golden_layer *l, const char *prefix, const char *adapter, int compare) {
   static const char *const parts[] = {"Xd", "Xu", "X"};
   for (int i = 0; i < TENSORS * 3 && !lk_error(g->ctx, NULL); i++) {
-    char recorded[100], ours[40];
+    char recorded[300], ours[40];
     lk_view v;
     snprintf(recorded, sizeof recorded, "%s%s%c.%s.%s", prefix, compare ? "grad." : "", "ABCDE"[i / 3], adapter,
              parts[i % 3]);
