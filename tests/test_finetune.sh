@@ -62,7 +62,7 @@ while IFS=$tab read -r shapes adapter targets sites parameters; do
   [ "$(cat "$work/out")" = "sites $sites
 parameters $parameters" ] || complain "$shapes, $adapter: $(cat "$work/out"), not $sites and $parameters"
 done < "$counts/expected.tsv"
-[ $rows = 7 ] || complain "$rows rows of counts, not 7"
+[ $rows = 21 ] || complain "$rows rows of counts, not 21"
 quietly --count --model vit-b16 --adapter 'lora r=16' --targets query,value --json
 [ "$(field sites) $(field parameters)" = '24 589824' ] || complain "vit-b16: $(cat "$work/out")"
 quietly --count --model vit-b16 --adapter 'lora r=4' --targets query --rank-pattern 'layer.0.*=8,layer.1.*=2' --layers 0,1,2
