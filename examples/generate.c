@@ -8,6 +8,7 @@
 #include "options.h"
 
 #include <lorikeet.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>

@@ -22,13 +22,24 @@ program_sources = \
   %D%/options.c \
   %D%/run.c \
   %D%/run_data.c \
+  %D%/run_images.c \
   %D%/run_judge.c \
   %D%/run_method.c \
   %D%/run_model.c \
   %D%/run_procedure.c \
   %D%/run_resume.c
 AM_CPPFLAGS += -DLK_VERSION='"$(PACKAGE_VERSION)"'
-%C%_finetune_SOURCES = %D%/finetune.c $(program_sources)
+%C%_finetune_SOURCES = \
+  %D%/finetune.c \
+  %D%/finetune_images.c \
+  %D%/finetune_job.c \
+  %D%/finetune_report.c \
+  %D%/finetune_texts.c \
+  %D%/text_data.c \
+  %D%/text_hide.c \
+  %D%/text_model.c \
+  %D%/text_task.c \
+  $(program_sources)
 %C%_compare_SOURCES = \
   %D%/compare.c \
   %D%/domains.c \
@@ -46,12 +57,16 @@ example_headers = \
   %D%/course.h \
   %D%/domains.h \
   %D%/exhibit.h \
+  %D%/finetune.h \
   %D%/memory.h \
   %D%/options.h \
   %D%/run.h \
   %D%/run_procedure.h \
   %D%/run_resume.h \
+  %D%/run_task.h \
   %D%/session.h \
+  %D%/text.h \
+  %D%/text_hide.h \
   %D%/trial.h
 EXTRA_DIST += $(example_headers)
 

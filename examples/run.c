@@ -94,8 +94,11 @@ static lk_status write_checkpoint(run *r) {
   return lk_checkpoint_save(r->task->model, r->optim, &r->at, r->note, r->checkpoint);
 }
 
+/* Will a search choose the structure?  Then the best step of what is judged now would not be the winner's. */
+static int is_open(lk_model *m) { return lk_adapter_find(m, "default") && lk_adapter_genes(m, "default", NULL) > 0; }
+
 static lk_status keep_if_best(run *r, const run_score *score) {
-  int too_early = !lk_adapter_is_final(r->task->model, r->at.step);
+  int too_early = !lk_adapter_is_final(r->task->model, r->at.step) || is_open(r->task->model);
   if (too_early || (r->at.best_step && run_selection(score) <= r->at.best)) return LK_OK;
   r->at.best = run_selection(score);
   r->at.best_step = r->at.step;

@@ -126,7 +126,7 @@ void run_attachment_free(lk_ctx *ctx, run_attachment *a);
 typedef struct run_result {
   int64_t trainable, parameters; /* elements: trained, and of the base model */
   int64_t steps;                 /* of the whole run, those before a resume included */
-  int64_t best_step;             /* whose parameters were kept; 0: there were no validation images */
+  int64_t best_step;             /* whose parameters were kept; 0: the last one's (no validation images; a supernet) */
   int64_t nlosses;               /* steps done now */
   double *losses;                /* [nlosses], one a step */
   double step_ms;                /* median of the steps done now; NaN: none */

@@ -6,13 +6,13 @@ enum { HELD_OUT = 2000 };                               /* of training files at 
 
 const option run_source_options[] = {
     {"data", OPTION_TEXT, offsetof(run_source, directory), 0, 0, "DIR",
-     "IDX files (plain or .gz) as MNIST's; without it digits are drawn"},
+     "IDX files (plain or .gz) as MNIST's (without it digits are drawn), or train.tsv, dev.tsv, test.tsv"},
     {"domain", OPTION_TEXT, offsetof(run_source, domain), 0, 0, "NAMES",
      "of drawn digits: plain, or inverted, rotated, cluttered, noisy joined by +"},
     {"limit-train", OPTION_INT, offsetof(run_source, train), 0, 1e9, "N",
-     "training images at most; of drawn ones, so many"},
-    {"limit-validation", OPTION_INT, offsetof(run_source, validation), 0, 1e9, "N", "the same of validation images"},
-    {"limit-test", OPTION_INT, offsetof(run_source, test), 0, 1e9, "N", "the same of test images"},
+     "training examples at most; of drawn images, so many"},
+    {"limit-validation", OPTION_INT, offsetof(run_source, validation), 0, 1e9, "N", "the same of validation examples"},
+    {"limit-test", OPTION_INT, offsetof(run_source, test), 0, 1e9, "N", "the same of test examples"},
     {0}};
 
 run_source run_source_defaults(void) { return (run_source){.domain = "plain"}; }

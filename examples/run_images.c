@@ -114,7 +114,21 @@ static const run_task_class class = {.unit = "images",
                                      .evaluate = evaluate,
                                      .sample = sample};
 
+run_task *run_images_new(run_model *m, const run_data *data) {
+  image_task *s = lk_alloc(m->ctx, sizeof *s);
+  if (!s) return NULL;
+  *s = (image_task){.task = {&class, m->ctx, m->model}, .m = m, .data = data};
+  return &s->task;
+}
+
+void run_images_free(run_task *t) {
+  if (t) lk_free(t->ctx, t);
+}
+
 lk_status run_train(run_model *m, const run_data *data, const run_options *o, run_result *result) {
-  image_task s = {.task = {&class, m->ctx, m->model}, .m = m, .data = data};
-  return run_task_train(&s.task, o, result);
+  run_task *t = run_images_new(m, data);
+  *result = (run_result){0};
+  if (t) run_task_train(t, o, result);
+  run_images_free(t);
+  return lk_error(m->ctx, NULL);
 }

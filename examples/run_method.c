@@ -13,7 +13,7 @@ const option run_method_options[] = {
     {"full", OPTION_FLAG, PLACE(full), 0, 0, NULL, "train everything instead"},
     {"probe", OPTION_FLAG, PLACE(probe), 0, 0, NULL, "train the head alone instead"},
     {"targets", OPTION_TEXT, PLACE(targets), 0, 0, "PATTERNS",
-     "layers to adapt: names, * and ?, all-linear, or re:REGEX [all-linear]"},
+     "layers to adapt: names, * and ?, all-linear, or re:REGEX [all-linear; of texts what PEFT takes]"},
     {"exclude", OPTION_TEXT, PLACE(exclude), 0, 0, "PATTERNS", "layers to leave out"},
     {"layers", OPTION_TEXT, PLACE(layers), 0, 0, "NUMBERS", "blocks to adapt, as 0,1,5 [all]"},
     {"rank-pattern", OPTION_TEXT, PLACE(rank_pattern), 0, 0, "LIST", "other ranks, as layer.0.*=4,layer.1.*=8"},
@@ -24,8 +24,9 @@ const option run_method_options[] = {
     {0}};
 
 const option run_training_options[] = {
-    {"epochs", OPTION_INT, PLACE(epochs), 0, 1e6, "N", "passes over the training images"},
-    {"batch", OPTION_INT, PLACE(batch), 1, 1e6, "N", "images a step"},
+    {"epochs", OPTION_INT, PLACE(epochs), -1, 1e6, "N",
+     "passes over the training examples; -1: 30 over images, 3 over texts"},
+    {"batch", OPTION_INT, PLACE(batch), 1, 1e6, "N", "examples a step"},
     {"accumulate", OPTION_INT, PLACE(accumulate), 1, 1e6, "N",
      "compute each batch in N parts: the same step in less memory"},
     {"lr", OPTION_REAL, PLACE(lr), 0, 1e6, "X", "learning rate; 0: tuned for the method"},
@@ -39,7 +40,7 @@ const option run_training_options[] = {
     {"recompute", OPTION_WORD, PLACE(recompute), 0, 0, "none|parts|blocks",
      "compute again in backward instead of keeping"},
     {"sample", OPTION_REAL, PLACE(sample), 1e-6, 1, "X",
-     "lora_drop: part of the training images that tells what matters"},
+     "lora_drop: part of the training examples that tells what matters"},
     {"warm-epochs", OPTION_INT, PLACE(warm_epochs), 1, 1e6, "N", "lora_drop: passes over that part"},
     {"population", OPTION_INT, PLACE(population), 1, 1e5, "N", "structure search: candidates of a generation"},
     {"generations", OPTION_INT, PLACE(generations), 1, 1e5, "N", "structure search: generations"},
@@ -72,7 +73,7 @@ double run_lr(const run_options *o) {
     const char *word;
     double lr;
   } tuned[] = {{"full", 1e-3},  {"probe", 3e-2},  {"mlae", 1e-2},    {"neat", 5e-3}, {"ia3", 2e-2},
-               {"glora", 1e-2}, {"malora", 3e-3}, {"adalora", 1e-2}, {"lora", 5e-3}, {"bias", 2e-2}};
+               {"glora", 1e-2}, {"malora", 5e-3}, {"adalora", 1e-2}, {"lora", 5e-3}, {"bias", 2e-2}};
   const char *name = run_method_name(o);
   if (o->lr > 0) return o->lr;
   for (size_t i = 0; i < sizeof tuned / sizeof *tuned; i++)

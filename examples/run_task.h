@@ -41,4 +41,8 @@ struct run_task {
  * was stopped and resumed gives the same bits as one that was not. */
 lk_status run_task_train(run_task *t, const run_options *o, run_result *result);
 
+/* Images as a task; NULL on error. */
+run_task *run_images_new(run_model *m, const run_data *data);
+void run_images_free(run_task *t); /* t may be NULL */
+
 #endif

@@ -4,7 +4,8 @@
  *   text_open(ctx, directory, &source, &data, 0, &m);
  *   text_data_tokens(&m, &source, &data);           rows of tokens
  *   run_prepare_model(m.model, m.head, &options);
- *   text_train(&m, &data, &options, &result);                                                                    */
+ *   run_task *task = text_task_new(&m, &data);
+ *   run_task_train(task, &options, &result);                                                                     */
 #ifndef TEXT_H
 #define TEXT_H
 #include "run_task.h"
@@ -19,10 +20,10 @@ typedef enum text_kind {
 } text_kind;
 
 typedef struct text_source {
-  int kind; /* text_kind */
+  int kind;                                          /* text_kind */
   const char *directory, *train, *validation, *test; /* files, or a directory with train.*, dev.* and test.* */
   lk_texts_options columns;
-  int64_t limit[3]; /* examples of each part at most; 0: all */
+  int64_t limit[3];   /* examples of each part at most; 0: all */
   int64_t max_length; /* tokens of a row; 0: 128, or what the model takes if that is less */
   int no_dropout;
   int test_only;
@@ -62,9 +63,9 @@ void text_data_close(text_data *data);
 
 /* options.lr, or what did best for such a method on SST-2's validation sentences. */
 double text_lr(const run_options *o);
-lk_status text_train(text_model *m, const text_data *data, const run_options *o, run_result *result);
-/* guesses: [rows of the part], of TEXT_CLASSIFY, or NULL. */
-lk_status text_evaluate(text_model *m, const text_data *data, run_part part, run_guess *guesses, run_score *score);
+/* The texts as a task of the training loop; NULL on error. */
+run_task *text_task_new(text_model *m, const text_data *data);
+void text_task_free(run_task *t); /* t may be NULL */
 /* The vectors of a part's texts as lines of numbers between tabs, of TEXT_EMBED. */
 lk_status text_write_vectors(text_model *m, const lk_rows *rows, const char *path);
 

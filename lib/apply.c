@@ -248,6 +248,8 @@ static int check_inplace(lk_tape *t, lk_call *c, const lk_node *n) {
     return lk_op_fail(c, LK_EARG, "x0 was made outside the recomputed scope");
   if (t->redo && r->used)
     return lk_op_fail(c, LK_EARG, "x0 was used before; in a recomputed scope only a value that nobody used is changed");
+  if (t->redo && lk_is_source(t, root))
+    return lk_op_fail(c, LK_EARG, "x0 is an input made in a recomputed scope, which cannot be made again");
   return 0;
 }
 

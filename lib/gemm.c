@@ -24,6 +24,8 @@
 #define THIN 128           /* the same for products with so few rows or columns */
 #define TILE 32            /* columns of the kernel's tile */
 #define PIECE 1e6          /* m n k of a piece */
+#define SHALLOW 128        /* depth up to which rows are cut where there are MANY */
+#define MANY 48
 
 /* ---- starting BLIS ---- */
 
@@ -202,9 +204,10 @@ static void columns_body(void *arg, int64_t from, int64_t to, int thread) {
   run(&q);
 }
 
-/* Cuts the longer side of y into pieces: multiples of the kernel's tile of 12 rows or 32 columns. */
+/* Cuts y into pieces, multiples of the kernel's tile of 12 rows or 32 columns: its longer side, but with little depth
+ * rows, for then y is what costs, and it is read and written in long runs. */
 static void run_pieces(const product *q, int threads) {
-  int by_rows = q->m >= q->n;
+  int by_rows = q->m >= q->n || (q->k <= SHALLOW && q->m >= MANY);
   int64_t tile = by_rows ? 12 : TILE, n = by_rows ? q->m : q->n;
   double tiles = PIECE / (volume(q) / (double)n * (double)tile);
   int64_t grain = tile * (tiles < 1 ? 1 : tiles > 1e6 ? 1000000 : (int64_t)tiles);

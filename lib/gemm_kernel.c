@@ -14,7 +14,9 @@ static void transpose_plainly(int64_t i0, int64_t i1, int64_t j0, int64_t j1, co
 #define AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq")))
 #define TILE_ROWS 12 /* times two vectors: 24 of the 32 registers hold sums */
 #define TILE_COLS 32
-#define CACHED 8192 /* floats of b: 32 KB */
+#define CACHED 8192 /* floats of b: 32 KB, in the first-level cache */
+#define AHEAD 16    /* rows of b that are fetched before they are needed */
+#define WIDE 65536  /* and 256 KB, in the second */
 #ifdef __clang__
 #define UNROLL _Pragma("unroll")
 #else
@@ -42,6 +44,10 @@ AVX512 static inline __attribute__((always_inline)) void tile(const int rows, co
     sum[i][1] = _mm512_setzero_ps();
   }
   for (int64_t p = 0; p < q->k; p++) {
+    if (p + AHEAD < q->k) { /* rows of b are far apart: the processor does not see what comes */
+      _mm_prefetch((const char *)(b + AHEAD * q->rsb), _MM_HINT_T0);
+      if (vectors > 1) _mm_prefetch((const char *)(b + AHEAD * q->rsb + 16), _MM_HINT_T0);
+    }
     __m512 b0 = _mm512_maskz_loadu_ps(mask[0], b);
     __m512 b1 = vectors > 1 ? _mm512_maskz_loadu_ps(mask[1], b + 16) : b0;
     UNROLL for (int i = 0; i < rows; i++) {
@@ -91,12 +97,12 @@ static void panel(const product *q, int64_t m, int64_t j0, int64_t j1, const flo
   }
 }
 
-/* Steps of k at a time, so that a panel of b stays in the first-level cache; and columns at a time: all of them where b
- * fits, for then the rows of y are written from end to end. */
+/* Steps of k at a time, so that a panel of b stays in the first-level cache; and columns at a time: where k is small, as
+ * many as the second-level cache holds of b, for then y, which costs more than b, is written in long runs. */
 void lk_kernel_sgemm(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t rsa, int64_t csa,
                      const float *b, int64_t rsb, float beta, float *y, int64_t rsy) {
   int64_t depth = CACHED / (n < TILE_COLS ? n : TILE_COLS);
-  int64_t columns = k < depth && k * n <= CACHED ? n : TILE_COLS;
+  int64_t columns = k < depth ? WIDE / k / TILE_COLS * TILE_COLS : TILE_COLS;
   for (int64_t p = 0; p < k; p += depth) {
     product q = {k - p < depth ? k - p : depth, rsa, csa, rsb, rsy, alpha, p ? 1 : beta};
     for (int64_t j = 0; j < n; j += columns)

@@ -85,6 +85,7 @@ text_sources = \
   %D%/text/decode.c \
   %D%/text/encode.c \
   %D%/text/fields.c \
+  %D%/text/frozen.c \
   %D%/text/model.c \
   %D%/text/normalize.c \
   %D%/text/onig.c \

@@ -176,7 +176,7 @@ static void ck_dense(int n, int k, int renormalize) {
 START_TEST(dense_equals_sparse) {
   for (int n = 1; n <= 6; n++)
     for (int k = 1; k <= n; k++)
-      for (int renormalize = 0; renormalize < 2 - (k == 1); renormalize++)
+      for (int renormalize = 0; renormalize < 2; renormalize++)
         for (tokens = 1; tokens <= TOKENS; tokens += TOKENS - 1) ck_dense(n, k, renormalize);
 }
 END_TEST
@@ -336,8 +336,6 @@ START_TEST(refusals) {
     const char *spec, *words;
   } no[] = {{"molora n=2 k=3", "k = 3 of n = 2 experts"},
             {"molora n=1", "k = 2 of n = 1 experts"},
-            {"molora k=1 renormalize", "teach the router nothing"},
-            {"mixture k=1 renormalize (lora)", "teach the router nothing"},
             {"mixture n=2 k=3 (lora)", "k = 3 of n = 2 experts"},
             {"malora d=4 R=5", "R = 5 is more than d = 4"},
             {"malora d=7 R=5", "d = 7 is more than the 6 inputs of site"},

@@ -22,7 +22,7 @@ typedef struct lk_texts_options {
       *text_column; /* a name of the first line (JSONL: a key), or a number from 0; NULL: 0, or "sentence", "text",
                                "prompt", whichever key there is */
   const char *pair_column;  /* a second text, or NULL; of JSONL with "prompt": "completion" */
-  const char *label_column; /* NULL: 1, or the key "label"; texts without labels are fine where none is named */
+  const char *label_column; /* NULL: 1, or the key "label", where there is one; "": there are none */
 } lk_texts_options;
 
 /* Memory of the context's; the struct owns all of it. */
@@ -62,6 +62,8 @@ LK_API lk_rows *lk_rows_lm(lk_tokenizer *k, const lk_texts *x, int64_t width, in
 /* A row for each text and its pair: prompt, completion, `eos`; only completion and eos count in the loss.  Longer than
  * `most`: the prompt loses its beginning. */
 LK_API lk_rows *lk_rows_complete(lk_tokenizer *k, const lk_texts *x, int64_t most, int64_t eos);
+/* A copy of the rows index[0 .. n - 1], in that order; n above 0.  NULL on error. */
+LK_API lk_rows *lk_rows_subset(const lk_rows *r, int64_t n, const int64_t *index);
 /* A copy with at most n rows, chosen at random, balanced over the classes where there are labels.  NULL on error. */
 LK_API lk_rows *lk_rows_limit(const lk_rows *r, int64_t n, uint64_t seed);
 LK_API void lk_rows_free(lk_rows *r); /* r may be NULL */

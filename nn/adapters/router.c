@@ -15,10 +15,9 @@ lk_status lk_router_check(const lk_at *at, const lk_router_options *o) {
   if (o->k > o->n)
     return lk_fail(lk_at_ctx(at), LK_EARG, "%s: k = %d of n = %d experts at %s: there are not so many", name, o->k,
                    o->n, lk_at_path(at));
-  if (o->k == 1 && o->renormalize)
-    return lk_fail(lk_at_ctx(at), LK_EARG,
-                   "%s: renormalize with k = 1 at %s: every gate would be 1 and teach the router nothing", name,
-                   lk_at_path(at));
+  if (o->k == 1 && o->n > 1 && o->renormalize && at->method->at[0] == at)
+    lk_warn(lk_at_ctx(at), "%s: renormalize with k = 1: every gate is 1, and only the balance loss teaches the router",
+            name);
   return LK_OK;
 }
 

@@ -167,22 +167,29 @@ static lk_status copy_row(making *m, const lk_rows *r, int64_t from) {
   return end_row(m);
 }
 
-lk_rows *lk_rows_limit(const lk_rows *r, int64_t n, uint64_t seed) {
+lk_rows *lk_rows_subset(const lk_rows *r, int64_t n, const int64_t *index) {
   making m = {0};
   if (!r) return NULL;
   lk_ctx *c = r->ctx;
-  if (n < 1) lk_fail(c, LK_EARG, "a limit of %lld rows", (long long)n);
-  if (n > r->count) n = r->count;
-  int64_t *order = lk_error(c, NULL) ? NULL : lk_alloc_array(c, (size_t)r->count, sizeof *order);
-  if (order) lk_random_permutation(lk_key_make(seed, "limit"), r->count, order);
-  if (order && r->label) lk_balance(c, r->label, r->count, r->classes, order);
+  for (int64_t i = 0; i < n && !lk_error(c, NULL); i++)
+    if (index[i] < 0 || index[i] >= r->count)
+      lk_fail(c, LK_EARG, "no row %lld among %lld", (long long)index[i], (long long)r->count);
   m.r = lk_error(c, NULL) ? NULL : lk_alloc(c, sizeof *m.r);
-  if (m.r) {
-    *m.r = (lk_rows){.ctx = c, .classes = r->classes, .cut = r->cut};
-    lk_grow(c, &m.r->begin, &m.begins, 1, sizeof *m.r->begin);
-    if (r->label) m.r->label = lk_alloc_array(c, (size_t)n, sizeof *m.r->label);
-    for (int64_t i = 0; i < n && !lk_error(c, NULL); i++) copy_row(&m, r, order[i]);
-  }
-  lk_free(c, order);
+  if (!m.r) return NULL;
+  *m.r = (lk_rows){.ctx = c, .classes = r->classes, .cut = r->cut};
+  lk_grow(c, &m.r->begin, &m.begins, 1, sizeof *m.r->begin);
+  if (r->label) m.r->label = lk_alloc_array(c, (size_t)n + 1, sizeof *m.r->label);
+  for (int64_t i = 0; i < n && !lk_error(c, NULL); i++) copy_row(&m, r, index[i]);
   return finish(&m);
+}
+
+lk_rows *lk_rows_limit(const lk_rows *r, int64_t n, uint64_t seed) {
+  if (!r) return NULL;
+  lk_rows *part = NULL;
+  int64_t *order = lk_alloc_array(r->ctx, (size_t)r->count, sizeof *order);
+  if (order) lk_random_permutation(lk_key_make(seed, "limit"), r->count, order);
+  if (order && (!r->label || !lk_balance(r->ctx, r->label, r->count, r->classes, order)))
+    part = lk_rows_subset(r, n < r->count ? n : r->count, order);
+  lk_free(r->ctx, order);
+  return part;
 }

@@ -98,14 +98,14 @@ static lk_status read_table(reading *r, char *line, char separator) {
   const lk_texts_options *o = r->o;
   char *fields[FIELDS];
   const char *text = o->text_column ? o->text_column : "0", *label = o->label_column ? o->label_column : "1";
-  int named = !is_number(text) || !is_number(label) || (o->pair_column && !is_number(o->pair_column));
+  int named = !is_number(text) || (*label && !is_number(label)) || (o->pair_column && !is_number(o->pair_column));
   int n = named && *line ? record(r, &line, separator, fields) : 0;
-  int at_text = column(r, text, fields, n), at_label = column(r, label, fields, n);
+  int at_text = column(r, text, fields, n), at_label = *label ? column(r, label, fields, n) : -1;
   int at_pair = o->pair_column ? column(r, o->pair_column, fields, n) : -1;
   while (*line && !lk_error(r->ctx, NULL)) {
     n = record(r, &line, separator, fields);
     if (n == 1 && !*fields[0]) continue; /* an empty line */
-    int labelled = at_label < n || o->label_column;
+    int labelled = at_label >= 0 && (at_label < n || o->label_column);
     int most = at_text > at_pair ? at_text : at_pair;
     if (labelled && at_label > most) most = at_label;
     if (most >= n && !lk_error(r->ctx, NULL))
@@ -142,14 +142,12 @@ static lk_status read_object(reading *r, const lk_json *j) {
   int64_t value;
   const char *key = text_key(j, r->o->text_column), *pair = r->o->pair_column, *label = r->o->label_column;
   if (!pair && !strcmp(key, "prompt")) pair = "completion";
-  const lk_json *stored = lk_json_get(j, label ? label : "label");
+  const lk_json *stored = label && !*label ? NULL : lk_json_get(j, label ? label : "label");
   const char *text = member(r, j, key, 1), *second = pair ? member(r, j, pair, 1) : NULL, *name = NULL;
   if (lk_json_is_int(stored, &value)) {
     snprintf(number, sizeof number, "%lld", (long long)value);
     name = number;
-  } else if (stored || label) {
-    name = member(r, j, label ? label : "label", 1);
-  }
+  } else if (stored || (label && *label)) name = member(r, j, label ? label : "label", 1);
   if (lk_error(r->ctx, NULL)) return lk_error(r->ctx, NULL);
   if (r->x->count && (!!r->label != !!name || !!r->x->pair != !!second))
     return lk_fail(r->ctx, LK_EFORMAT, "%s:%d: other keys than in the lines before", r->path, r->line);

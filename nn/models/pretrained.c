@@ -247,6 +247,25 @@ static lk_status set_labels(lk_ctx *c, const lk_pretrained *p, lk_json *config) 
   return lk_json_set(c, config, "label2id", numbers);
 }
 
+/* "BertForSequenceClassification", as transformers calls the model of the task. */
+static lk_status set_architecture(lk_ctx *c, const lk_pretrained *p, lk_json *config) {
+  static const char *const classes[][2] = {{"bert", "Bert"},   {"roberta", "Roberta"}, {"gpt2", "GPT2"},
+                                           {"llama", "Llama"}, {"mistral", "Mistral"}, {"qwen2", "Qwen2"},
+                                           {"qwen3", "Qwen3"}};
+  static const char *const tasks[TASKS] = {"ForSequenceClassification", "ForCausalLM", "ForMaskedLM", "Model"};
+  const char *type = lk_json_string(c, config, "model_type", ""), *task = tasks[p->task];
+  if (p->task == LK_TASK_LM && !strcmp(type, "gpt2")) task = "LMHeadModel";
+  for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
+    if (strcmp(classes[i][0], type)) continue;
+    char *name = lk_sprintf(c, "%s%s", classes[i][1], task);
+    lk_json *list = lk_json_array(c);
+    lk_json_set_string(c, list, NULL, name);
+    lk_free(c, name);
+    return lk_json_set(c, config, "architectures", list);
+  }
+  return LK_OK;
+}
+
 lk_status lk_pretrained_save(lk_pretrained *p, const char *directory) {
   if (!p) return LK_ENIL;
   lk_ctx *c = lk_model_ctx(p->model);
@@ -254,8 +273,8 @@ lk_status lk_pretrained_save(lk_pretrained *p, const char *directory) {
   lk_json *config = lk_json_copy(c, p->config);
   char *config_path = lk_sprintf(c, "%s/config.json", directory);
   char *weights_path = lk_sprintf(c, "%s/model.safetensors", directory);
-  if (config && config_path && weights_path && !set_labels(c, p, config) && !copy_companions(p, directory) &&
-      !lk_model_save(p->model, weights_path))
+  if (config && config_path && weights_path && !set_labels(c, p, config) && !set_architecture(c, p, config) &&
+      !copy_companions(p, directory) && !lk_model_save(p->model, weights_path))
     lk_json_write(c, config_path, config, LK_JSON_SORTED);
   lk_json_free(config);
   lk_free(c, config_path);

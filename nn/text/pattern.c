@@ -73,7 +73,7 @@ static void part(cutter *c, size_t start, size_t end, int match) {
 }
 
 void lk_text_split(const lk_pattern *p, lk_behavior behavior, int invert, const char *s, size_t n, size_t zero,
-              lk_pieces *to) {
+                   lk_pieces *to) {
   cutter c = {.behavior = behavior, .s = s, .zero = zero, .to = to};
   lk_walk w = {0};
   size_t done = 0;

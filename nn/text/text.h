@@ -23,6 +23,13 @@ int lk_is_punctuation(uint32_t c);    /* P, and all of ASCII that is neither let
 int lk_is_word(uint32_t c);           /* what a word of a single-word token consists of: L, M, Nd, Pc */
 size_t lk_lowercase(uint32_t c, uint32_t to[4]);
 
+/* Newer than the library's tables (frozen.c). */
+int lk_is_newer_format(uint32_t c);
+int lk_is_newer_mark(uint32_t c);
+int lk_is_newer_nonspacing(uint32_t c);
+int lk_is_newer_punctuation(uint32_t c);
+int lk_is_newer_composed(uint32_t c);
+
 /* ---- growing text ---- */
 /* UTF-8.  The first `zero` bytes come from the first character of what the user gave. */
 typedef struct lk_text {
@@ -84,7 +91,7 @@ typedef struct lk_walk {
 int lk_pattern_step(const lk_pattern *p, const char *s, size_t n, lk_walk *walk); /* 0: no more */
 /* Cuts the text at the matches (invert: between them). */
 void lk_text_split(const lk_pattern *p, lk_behavior behavior, int invert, const char *s, size_t n, size_t zero,
-              lk_pieces *to);
+                   lk_pieces *to);
 /* onig.c: Oniguruma's regular expression in PCRE2's words; NULL on error. */
 char *lk_onig(lk_ctx *ctx, const char *where, const char *pattern);
 

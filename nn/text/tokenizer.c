@@ -93,35 +93,34 @@ int64_t lk_token_id(const lk_tokenizer *k, const char *token) {
   return t ? t->id : -1;
 }
 
-/* added: which added token it is, or -1. */
-static const char *text_of(const lk_tokenizer *k, int64_t id, size_t *n, int64_t *added) {
+const char *lk_token_text(const lk_tokenizer *k, int64_t id, size_t *length) {
   const lk_token *t = lk_vocab_by_id(&k->added_vocab, id);
   const lk_vocab *v = t ? &k->added_vocab : &k->model.vocab;
-  *added = t ? t - v->token : -1;
   if (!t) t = lk_vocab_by_id(v, id);
-  if (!t) return NULL;
-  *n = t->n;
-  return v->bytes.s + t->at;
-}
-
-const char *lk_token_text(const lk_tokenizer *k, int64_t id, size_t *length) {
-  int64_t added;
-  size_t n = 0;
-  const char *text = text_of(k, id, &n, &added);
-  if (text && length) *length = n;
-  return text;
+  if (t && length) *length = t->n;
+  return t ? v->bytes.s + t->at : NULL;
 }
 
 /* ---- decoding ---- */
+
+/* The token's text, of an added one as it is looked for (normalized); NULL if it does not exist or is left out.  The
+ * library takes a token as special when one with this text is. */
+static const char *decoded(const lk_tokenizer *k, int64_t id, int skip_special, size_t *n) {
+  const lk_token *t = lk_vocab_by_id(&k->added_vocab, id);
+  if (!t) return lk_token_text(k, id, n);
+  const lk_added *a = &k->added[t - k->added_vocab.token];
+  *n = a->n;
+  t = lk_vocab_find(&k->added_vocab, a->pattern, a->n);
+  return skip_special && t && k->added[t - k->added_vocab.token].special ? NULL : a->pattern;
+}
 
 char *lk_decode_bytes(lk_tokenizer *k, const int64_t *ids, int64_t n, int skip_special, size_t *length) {
   lk_run run;
   lk_run_init(&run, k->ctx);
   for (int64_t i = 0; i < n; i++) {
-    int64_t added;
     size_t size;
-    const char *text = text_of(k, ids[i], &size, &added);
-    if (text && !(skip_special && added >= 0 && k->added[added].special)) lk_piece_add(&run.from, text, size, 0, -1);
+    const char *text = decoded(k, ids[i], skip_special, &size);
+    if (text) lk_piece_add(&run.from, text, size, 0, -1);
   }
   for (size_t i = 0; i < k->decoders.n && run.from.n && !lk_error(k->ctx, NULL); i++) {
     k->decoders.step[i].decode(&k->decoders.step[i], &run.from, &run.to);

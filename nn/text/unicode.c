@@ -68,11 +68,19 @@ int lk_is_space(uint32_t c) {
   return c == 0x85 || within(c, UTF8PROC_CATEGORY_ZS, UTF8PROC_CATEGORY_ZP);
 }
 
-int lk_is_other(uint32_t c) { return within(c, UTF8PROC_CATEGORY_CC, UTF8PROC_CATEGORY_CO); }
+int lk_is_other(uint32_t c) { return within(c, UTF8PROC_CATEGORY_CC, UTF8PROC_CATEGORY_CO) && !lk_is_newer_format(c); }
 
-int lk_is_mark(uint32_t c) { return c >= 0x300 && within(c, UTF8PROC_CATEGORY_MN, UTF8PROC_CATEGORY_ME); }
+/* (U+1CF2 and U+1CF3 have become letters.) */
+int lk_is_mark(uint32_t c) {
+  if (c < 0x300 || c == 0x1CF2 || c == 0x1CF3) return c >= 0x300;
+  return within(c, UTF8PROC_CATEGORY_MN, UTF8PROC_CATEGORY_ME) && !lk_is_newer_mark(c);
+}
 
-int lk_is_nonspacing(uint32_t c) { return c >= 0x300 && category(c) == UTF8PROC_CATEGORY_MN; }
+/* (U+1734 has become a spacing mark.) */
+int lk_is_nonspacing(uint32_t c) {
+  if (c < 0x300 || c == 0x1734) return c >= 0x300;
+  return category(c) == UTF8PROC_CATEGORY_MN && !lk_is_newer_nonspacing(c);
+}
 
 int lk_is_numeric(uint32_t c) {
   if (c < 0x80) return c >= '0' && c <= '9';
@@ -81,7 +89,8 @@ int lk_is_numeric(uint32_t c) {
 
 int lk_is_punctuation(uint32_t c) {
   if (c < 0x80) return c > 32 && c < 127 && !(c >= '0' && c <= '9') && !((c | 32) >= 'a' && (c | 32) <= 'z');
-  return within(c, UTF8PROC_CATEGORY_PC, UTF8PROC_CATEGORY_PO);
+  if (c == 0x166D || c == 0x111C9) return 1; /* have become a symbol and a mark */
+  return within(c, UTF8PROC_CATEGORY_PC, UTF8PROC_CATEGORY_PO) && !lk_is_newer_punctuation(c);
 }
 
 /* The symbols that are Alphabetic. */
@@ -106,7 +115,10 @@ size_t lk_lowercase(uint32_t c, uint32_t to[4]) {
 
 /* ---- normal forms ---- */
 
-static int combining(int32_t c) { return utf8proc_get_property(c)->combining_class; }
+static int combining(int32_t c) {
+  int class = c < 0x300 ? 0 : utf8proc_get_property(c)->combining_class;
+  return class && lk_is_newer_mark((uint32_t)c) ? 0 : class;
+}
 
 /* Sorts each run of marks by combining class, stably, in linear time. */
 static void order_marks(int32_t *c, size_t n, int32_t *scratch) {
@@ -129,7 +141,9 @@ static size_t decompose(const lk_text *in, int options, int32_t **list) {
     int boundary = 0;
     if (lk_grow(in->ctx, list, &capacity, 2 * (n + 32), sizeof **list)) return 0;
     i += lk_char_read(in->s + i, &c);
-    n += (size_t)utf8proc_decompose_char((int32_t)c, *list + n, 32, options, &boundary);
+    if (c < 0xC0 && !(options & UTF8PROC_COMPAT)) (*list)[n++] = (int32_t)c;
+    else if (lk_is_newer_composed(c)) (*list)[n++] = (int32_t)c;
+    else n += (size_t)utf8proc_decompose_char((int32_t)c, *list + n, 32, options, &boundary);
   }
   return n;
 }
