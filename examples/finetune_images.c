@@ -11,6 +11,8 @@ static lk_status open_data(job *j) {
   if (!s->source.directory && config.channels != 1)
     return lk_fail(j->ctx, LK_ESHAPE, "drawn digits have 1 channel, %s takes images with %lld: --data is needed",
                    s->model, (long long)config.channels);
+  if (lk_preprocess_read(j->ctx, s->model, (int)config.channels, config.image_size, &s->source.images))
+    return lk_error(j->ctx, NULL);
   return run_data_open(j->ctx, &s->source, config.image_size, &j->images.data);
 }
 

@@ -31,7 +31,8 @@ typedef struct settings {
 #define PLACE(name) offsetof(settings, name)
 
 static const option model_options[] = {
-    {"model", OPTION_TEXT, PLACE(model), 0, 0, "DIR", "a directory in HuggingFace's layout: GPT-2, LLaMA, Mistral, Qwen"},
+    {"model", OPTION_TEXT, PLACE(model), 0, 0, "DIR",
+     "a directory in HuggingFace's layout: GPT-2, LLaMA, Mistral, Qwen"},
     {"adapter", OPTION_LIST, PLACE(adapters), 0, 0, "[NAME=]DIR",
      "load an adapter, named as its directory; may be given several times"},
     {"use", OPTION_TEXT, PLACE(use), 0, 0, "NAME", "the adapter that is on, or none; the first one"},

@@ -13,7 +13,9 @@ course = \
 
 programs = \
   %D%/finetune \
-  %D%/compare
+  %D%/compare \
+  %D%/generate \
+  %D%/inspect
 
 # What the two programs share.
 program_sources = \
@@ -52,12 +54,16 @@ AM_CPPFLAGS += -DLK_VERSION='"$(PACKAGE_VERSION)"'
   %D%/trial.c \
   $(program_sources)
 
+%C%_generate_SOURCES = %D%/generate.c %D%/options.c
+%C%_inspect_SOURCES = %D%/inspect.c %D%/inspect_files.c %D%/inspect_show.c %D%/options.c
+
 example_headers = \
   %D%/count.h \
   %D%/course.h \
   %D%/domains.h \
   %D%/exhibit.h \
   %D%/finetune.h \
+  %D%/inspect.h \
   %D%/memory.h \
   %D%/options.h \
   %D%/run.h \

@@ -19,13 +19,13 @@
 
 /* ---- models ---- */
 
-/* A vision transformer and how pixels become its input: (pixel / 255 - mean) / std per channel. */
+/* A vision transformer and how images become its input. */
 typedef struct run_model {
   lk_ctx *ctx;
   lk_model *model;
   lk_vit *vit;
-  double mean[LK_MAXCHANNELS], std[LK_MAXCHANNELS]; /* HuggingFace's 0.5 unless preprocessor_config.json says so */
-  int fresh;                                        /* a preset: nothing in it has been trained */
+  lk_preprocess images; /* of preprocessor_config.json, or HuggingFace's defaults */
+  int fresh;            /* a preset: nothing in it has been trained */
 } run_model;
 
 /* The configuration of a directory in HuggingFace's layout or, if there is no such file, of a preset. */
@@ -40,11 +40,12 @@ lk_status run_save(run_model *m, const char *directory);
 /* ---- data ---- */
 
 typedef struct run_source {
-  const char *directory;           /* with IDX files; NULL: the built-in digits */
+  const char *directory;           /* with IDX files or folders of images; NULL: the built-in digits */
   const char *domain;              /* of the built-in digits: "plain", "inverted+rotated", ... */
   int64_t train, validation, test; /* images at most; 0: the default */
   uint64_t seed;                   /* of the choice of training images; validation and test images never change */
   int test_only;                   /* leave train and validation NULL */
+  lk_preprocess images;            /* of files in folders; all 0: grey, in the model's size */
 } run_source;
 
 /* Test images come from files of their own, or are drawn with a seed of their own, and are never used for any choice.

@@ -1,4 +1,4 @@
-/* run_data.c: training, validation and test images, from IDX files or drawn. */
+/* run_data.c: training, validation and test images, from IDX files, from folders, or drawn. */
 #include "run.h"
 
 enum { TRAIN = 10000, VALIDATION = 1000, TEST = 2000 }; /* built-in images, if nothing else is asked for */
@@ -6,7 +6,8 @@ enum { HELD_OUT = 2000 };                               /* of training files at 
 
 const option run_source_options[] = {
     {"data", OPTION_TEXT, offsetof(run_source, directory), 0, 0, "DIR",
-     "IDX files (plain or .gz) as MNIST's (without it digits are drawn), or train.tsv, dev.tsv, test.tsv"},
+     "IDX files (plain or .gz) as MNIST's (without it digits are drawn), or train.tsv, dev.tsv, test.tsv,"
+     " or train/CLASS/*.png, *.jpg and test/CLASS/..."},
     {"domain", OPTION_TEXT, offsetof(run_source, domain), 0, 0, "NAMES",
      "of drawn digits: plain, or inverted, rotated, cluttered, noisy joined by +"},
     {"limit-train", OPTION_INT, offsetof(run_source, train), 0, 1e9, "N",
@@ -44,28 +45,72 @@ static lk_status draw(lk_ctx *ctx, const run_source *s, int64_t size, run_data *
   return lk_error(ctx, NULL);
 }
 
-static lk_status open_train(lk_ctx *ctx, const run_source *s, run_data *data) {
-  lk_dataset *all = lk_dataset_open(ctx, s->directory, "train", 0);
-  if (!all) return lk_error(ctx, NULL);
+/* Takes `all` apart into images to train on and to validate with, and frees it. */
+static lk_status hold_out(lk_dataset *all, const run_source *s, run_data *data) {
+  if (!all) return LK_ENIL;
+  lk_ctx *ctx = all->ctx;
   int64_t held = all->count / 10 < HELD_OUT ? all->count / 10 : HELD_OUT;
   held = or_default(s->validation, held);
   if (held >= all->count)
     lk_fail(ctx, LK_EARG, "%lld validation images cannot be held out of %lld training images", (long long)held,
             (long long)all->count);
-  else if (!lk_dataset_split(all, held, 0, &data->train, &data->validation)) limit(&data->train, s->train, s->seed);
+  else lk_dataset_split(all, held, 0, &data->train, &data->validation);
   lk_dataset_free(all);
   return lk_error(ctx, NULL);
 }
 
+static lk_status open_idx(lk_ctx *ctx, const run_source *s, run_data *data) {
+  if (!s->test_only && hold_out(lk_dataset_open(ctx, s->directory, "train", 0), s, data)) return lk_error(ctx, NULL);
+  data->test = lk_dataset_open(ctx, s->directory, "t10k", data->train ? data->train->classes : 0);
+  return lk_error(ctx, NULL);
+}
+
+/* ---- folders ---- */
+
+typedef struct folders {
+  lk_ctx *ctx;
+  const char *directory;
+  lk_preprocess images;
+  lk_dataset *classes; /* of train/ */
+} folders;
+
+static int has_folder(const folders *f, const char *part) {
+  char *path = lk_sprintf(f->ctx, "%s/%s", f->directory, part);
+  int there = path && lk_file_exists(path);
+  lk_free(f->ctx, path);
+  return there;
+}
+
+/* Without classes: those alone. */
+static lk_dataset *open_folder(const folders *f, const char *part) {
+  char *path = lk_sprintf(f->ctx, "%s/%s", f->directory, part);
+  lk_dataset *d = NULL;
+  if (path && f->classes) d = lk_dataset_folder(f->ctx, path, &f->images, f->classes);
+  else if (path) d = lk_dataset_folder_classes(f->ctx, path);
+  lk_free(f->ctx, path);
+  return d;
+}
+
+static lk_status open_folders(folders *f, const run_source *s, run_data *data) {
+  f->classes = open_folder(f, "train");
+  if (!f->classes) return lk_error(f->ctx, NULL);
+  if (!s->test_only && has_folder(f, "validation")) {
+    data->train = open_folder(f, "train");
+    data->validation = open_folder(f, "validation");
+    limit(&data->validation, s->validation, 0);
+  } else if (!s->test_only) hold_out(open_folder(f, "train"), s, data);
+  if (!lk_error(f->ctx, NULL)) data->test = open_folder(f, "test");
+  lk_dataset_free(f->classes);
+  return lk_error(f->ctx, NULL);
+}
+
 lk_status run_data_open(lk_ctx *ctx, const run_source *s, int64_t image_size, run_data *data) {
+  folders f = {ctx, s->directory, s->images.channels ? s->images : lk_preprocess_default(1, image_size), NULL};
   *data = (run_data){0};
   if (!s->directory) draw(ctx, s, image_size, data);
-  else {
-    if (!s->test_only) open_train(ctx, s, data);
-    if (!lk_error(ctx, NULL))
-      data->test = lk_dataset_open(ctx, s->directory, "t10k", data->train ? data->train->classes : 0);
-    limit(&data->test, s->test, 0);
-  }
+  else if (has_folder(&f, "train")) open_folders(&f, s, data);
+  else open_idx(ctx, s, data);
+  if (s->directory && !lk_error(ctx, NULL) && !limit(&data->train, s->train, s->seed)) limit(&data->test, s->test, 0);
   if (lk_error(ctx, NULL)) run_data_close(data);
   return lk_error(ctx, NULL);
 }

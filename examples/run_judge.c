@@ -7,8 +7,8 @@ enum { BATCH = 200 };
 
 void run_normalise(const run_model *m, lk_loader_options *o) {
   for (int c = 0; c < LK_MAXCHANNELS; c++) {
-    o->mean[c] = m->mean[c];
-    o->std[c] = m->std[c];
+    o->mean[c] = m->images.mean[c];
+    o->std[c] = m->images.std[c];
   }
 }
 

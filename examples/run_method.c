@@ -72,7 +72,7 @@ double run_lr(const run_options *o) {
   static const struct {
     const char *word;
     double lr;
-  } tuned[] = {{"full", 1e-3},  {"probe", 3e-2},  {"mlae", 1e-2},    {"neat", 5e-3}, {"ia3", 2e-2},
+  } tuned[] = {{"full", 1e-3},  {"probe", 3e-2},  {"mlae", 1e-2},    {"neat", 1e-2}, {"ia3", 2e-2},
                {"glora", 1e-2}, {"malora", 5e-3}, {"adalora", 1e-2}, {"lora", 5e-3}, {"bias", 2e-2}};
   const char *name = run_method_name(o);
   if (o->lr > 0) return o->lr;

@@ -51,7 +51,7 @@ static lk_texts_options columns_of(const text_source *s, const char *path) {
   lk_texts_options o = s->columns;
   const char *dot = strrchr(path, '.'), *format = o.format ? o.format : dot ? dot + 1 : "";
   int table = !strcmp(format, "tsv") || !strcmp(format, "csv");
-  int paired = s->kind == TEXT_COMPLETE || s->kind == TEXT_EMBED;
+  int paired = s->kind == TEXT_COMPLETE || (s->kind == TEXT_EMBED && !s->test_only);
   if (s->kind != TEXT_CLASSIFY) o.label_column = "";
   if (paired && table && !o.pair_column) o.pair_column = "1";
   return o;

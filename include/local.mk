@@ -13,6 +13,7 @@ pkginclude_HEADERS = \
   %D%/lorikeet/file.h \
   %D%/lorikeet/generate.h \
   %D%/lorikeet/idx.h \
+  %D%/lorikeet/images.h \
   %D%/lorikeet/io.h \
   %D%/lorikeet/json.h \
   %D%/lorikeet/layers.h \
@@ -23,6 +24,8 @@ pkginclude_HEADERS = \
   %D%/lorikeet/optim.h \
   %D%/lorikeet/param.h \
   %D%/lorikeet/pretrained.h \
+  %D%/lorikeet/quant.h \
+  %D%/lorikeet/quantise.h \
   %D%/lorikeet/random.h \
   %D%/lorikeet/safetensors.h \
   %D%/lorikeet/search.h \

@@ -7,9 +7,11 @@
  *   file.h safetensors.h json.h idx.h  files
  *   module.h layers.h vit.h            modules, layers, models
  *   adapter.h combine.h                adapters: attach, merge, save; one from several
+ *   quant.h quantise.h                 frozen weights in 16, 8 or 4 bits
  *   mixture.h                          mixtures of experts: router, balance loss, dispatch
  *   adalora.h                          rank allocation under a budget
  *   search.h                           evolutionary search over structures
+ *   images.h                           PNG and JPEG files, resized; folders of them
  *   data.h train.h checkpoint.h svg.h  data, progress, metrics, checkpoints, pictures */
 #ifndef LORIKEET_H
 #define LORIKEET_H
@@ -24,6 +26,7 @@
 #include <lorikeet/file.h>
 #include <lorikeet/generate.h>
 #include <lorikeet/idx.h>
+#include <lorikeet/images.h>
 #include <lorikeet/json.h>
 #include <lorikeet/layers.h>
 #include <lorikeet/linalg.h>
@@ -34,6 +37,8 @@
 #include <lorikeet/optim.h>
 #include <lorikeet/param.h>
 #include <lorikeet/pretrained.h>
+#include <lorikeet/quant.h>
+#include <lorikeet/quantise.h>
 #include <lorikeet/random.h>
 #include <lorikeet/safetensors.h>
 #include <lorikeet/search.h>

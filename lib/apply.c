@@ -169,19 +169,20 @@ int lk_frame_forward(lk_tape *t, lk_frame *f) {
 
 /* ---- checks before an op runs ---- */
 
-static int check_types(lk_call *c) {
+static int check_types(lk_call *c, uint32_t want) {
   const char *kind = c->op->types ? c->op->types : "r";
   int first = -1;
   for (int i = 0; i < c->nin; i++, kind += kind[1] != 0) {
     lk_dtype d = c->x[i].dtype;
-    if (*kind == 'r' && !lk_dtype_is_real(d))
+    if ((*kind == 'r' || *kind == 'f') && !lk_dtype_is_real(d))
       return lk_op_fail(c, LK_EDTYPE, "x%d is %s, not f32 or f64", i, lk_dtype_name(d));
     if (*kind == 'i' && !lk_dtype_is_index(d))
       return lk_op_fail(c, LK_EDTYPE, "x%d is %s, not an index (i64 or i32)", i, lk_dtype_name(d));
     if (*kind == 'm' && d != LK_U8) return lk_op_fail(c, LK_EDTYPE, "x%d is %s, not a mask (u8)", i, lk_dtype_name(d));
     if (*kind == 'w' && !lk_dtype_is_real(d) && !lk_dtype_is_half(d))
       return lk_op_fail(c, LK_EDTYPE, "x%d is %s, not f32, f64, bf16 or f16", i, lk_dtype_name(d));
-    if (*kind != 'r' && (*kind != 'w' || lk_dtype_is_half(d))) continue;
+    if (*kind == 'f' && want & LK_X(i)) return lk_op_fail(c, LK_EARG, "x%d must be frozen: it has no gradient", i);
+    if (*kind != 'r' && *kind != 'f' && (*kind != 'w' || lk_dtype_is_half(d))) continue;
     if (first < 0) first = i;
     else if (d != c->x[first].dtype)
       return lk_op_fail(c, LK_EDTYPE, "x%d is %s and x%d %s", first, lk_dtype_name(c->x[first].dtype), i,
@@ -268,7 +269,7 @@ static int take_inputs(lk_tape *t, lk_frame *f, lk_node *n, const lk_tensor *inp
     lk_node_view(t, in[i], &f->x[i]);
     if (x->needs && !t->no_grad) n->want |= LK_X(i);
   }
-  return check_types(&f->c);
+  return check_types(&f->c, n->want);
 }
 
 static int take_attributes(lk_tape *t, lk_node *n, const void *attr) {

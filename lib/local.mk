@@ -14,6 +14,7 @@ core_sources = \
   %D%/parallel.c \
   %D%/param.c \
   %D%/pool.c \
+  %D%/quant.c \
   %D%/random.c \
   %D%/recompute.c \
   %D%/scope.c \
@@ -48,6 +49,7 @@ op_sources = \
   %D%/ops/one_hot.c \
   %D%/ops/pad.c \
   %D%/ops/pow.c \
+  %D%/ops/quant_linear.c \
   %D%/ops/reduce.c \
   %D%/ops/reshape.c \
   %D%/ops/rms_norm.c \
@@ -70,13 +72,15 @@ op_kernels = \
   %D%/ops/index.c \
   %D%/ops/map.c \
   %D%/ops/reduce_axes.c \
+  %D%/ops/tiles.c \
   %D%/ops/attention_kernel.h \
   %D%/ops/conv2d_kernel.h \
   %D%/ops/index.h \
   %D%/ops/linear.h \
   %D%/ops/map.h \
   %D%/ops/reduce.h \
-  %D%/ops/rows.h
+  %D%/ops/rows.h \
+  %D%/ops/tiles.h
 
 optim_sources = \
   %D%/optim/adam.c \

@@ -13,6 +13,7 @@ static lk_tensor stored_weight(lk_site *s, lk_tape *t) {
 }
 
 lk_tensor lk_site_weight(lk_site *s, lk_tape *t) {
+  if (lk_site_is_coded(s)) return lk_coded_weight(s, t);
   lk_tensor W = stored_weight(s, t);
   lk_dtype d = lk_dtype_of(t, W);
   return d == LK_F32 || d == LK_F64 ? W : lk_cast(t, W, lk_model_dtype(s->module->model));
@@ -33,7 +34,8 @@ lk_tensor lk_site_base(lk_site *s, lk_tape *t, lk_tensor x, lk_tensor W, lk_tens
   }
 }
 
-static lk_tensor plain(lk_site *s, lk_tape *t, lk_tensor x) {
+lk_tensor lk_site_plain(lk_site *s, lk_tape *t, lk_tensor x) {
+  if (lk_site_is_coded(s)) return lk_coded_linear(s, t, x);
   return lk_site_base(s, t, x, stored_weight(s, t), lk_site_bias(s, t));
 }
 
@@ -114,19 +116,17 @@ static lk_tensor continue_chain(lk_at *a, lk_tape *t, lk_tensor x, lk_tensor y) 
 /* What one chain makes of x, base included. */
 static lk_tensor chain_output(lk_at *chain, lk_tape *t, lk_tensor x) {
   lk_site *s = chain->site;
-  lk_at *last = last_weight(chain, t), *rest = chain;
-  lk_tensor W = last ? lk_site_weight(s, t) : stored_weight(s, t), b = lk_site_bias(s, t);
-  if (last) {
-    if (fold(chain, last, t, &W, &b)) return lk_nil();
-    rest = last->next;
-  }
-  return continue_chain(rest, t, x, lk_site_base(s, t, x, W, b));
+  lk_at *last = last_weight(chain, t);
+  if (!last) return continue_chain(chain, t, x, lk_site_plain(s, t, x));
+  lk_tensor W = lk_site_weight(s, t), b = lk_site_bias(s, t);
+  if (fold(chain, last, t, &W, &b)) return lk_nil();
+  return continue_chain(last->next, t, x, lk_site_base(s, t, x, W, b));
 }
 
 lk_tensor lk_chain_delta(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor y) {
   if (!chain) return y;
   if (only_deltas(chain, t)) return continue_chain(chain, t, x, y);
-  lk_tensor d = lk_sub(t, chain_output(chain, t, x), plain(chain->site, t, x));
+  lk_tensor d = lk_sub(t, chain_output(chain, t, x), lk_site_plain(chain->site, t, x));
   return lk_plus(t, y, d);
 }
 
@@ -157,7 +157,7 @@ lk_at *lk_site_chain(const lk_site *s, const lk_adapter *a) {
 /* y0 + sum of w_i (chain_i(x) - y0) over the active adapters, in order. */
 static lk_tensor several(lk_site *s, lk_tape *t, lk_tensor x) {
   lk_model *m = s->module->model;
-  lk_tensor y = plain(s, t, x);
+  lk_tensor y = lk_site_plain(s, t, x);
   for (size_t i = 0; i < m->nactive; i++) {
     lk_at *chain = lk_site_chain(s, m->active[i]);
     double w = m->active[i]->weight;
@@ -200,7 +200,7 @@ static lk_tensor by_sample(lk_site *s, lk_tape *t, lk_tensor x, lk_tensor which)
   lk_model *m = s->module->model;
   lk_view ids;
   if (lk_get(t, which, &ids) || check_samples(s, t, x, &ids)) return lk_nil();
-  lk_tensor y = plain(s, t, x);
+  lk_tensor y = lk_site_plain(s, t, x);
   for (size_t i = 0; i < m->nactive; i++) {
     lk_at *chain = lk_site_chain(s, m->active[i]);
     lk_tensor index = chain ? samples_of(t, &ids, (int64_t)i) : lk_nil();
@@ -224,7 +224,7 @@ lk_tensor lk_site_forward(lk_site *s, lk_tape *t, lk_tensor x) {
     only = chain;
   }
   uint32_t scope = lk_scope_begin(t, s->module->name, 0);
-  lk_tensor y = n == 0              ? plain(s, t, x)
+  lk_tensor y = n == 0              ? lk_site_plain(s, t, x)
                 : !lk_is_nil(which) ? by_sample(s, t, x, which)
                 : n == 1            ? chain_output(only, t, x)
                                     : several(s, t, x);

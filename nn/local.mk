@@ -17,6 +17,7 @@ nn_sources = \
   %D%/method.c \
   %D%/module.c \
   %D%/peft.c \
+  %D%/quantise.c \
   %D%/regex.c \
   %D%/regex.h \
   %D%/saved.c \
@@ -102,12 +103,20 @@ data_sources = \
   %D%/data/balance.c \
   %D%/data/balance.h \
   %D%/data/dataset.c \
+  %D%/data/decode.h \
   %D%/data/digits.c \
+  %D%/data/exif.c \
   %D%/data/glyphs.c \
   %D%/data/idx.c \
+  %D%/data/image.c \
+  %D%/data/images.c \
+  %D%/data/jpeg.c \
   %D%/data/loader.c \
   %D%/data/pen.c \
   %D%/data/pen.h \
+  %D%/data/png.c \
+  %D%/data/preprocess.c \
+  %D%/data/resample.c \
   %D%/data/row_loader.c \
   %D%/data/rows.c \
   %D%/data/texts.c
@@ -151,7 +160,7 @@ adapter_helpers = \
 libnn_la_SOURCES = $(nn_sources) $(layer_sources) $(model_sources) $(generate_sources) $(peft_sources) $(text_sources) $(data_sources) $(train_sources) \
   $(adapter_sources) $(adapter_helpers)
 libnn_la_CPPFLAGS = $(public_cppflags) -I$(srcdir)/%D% -I$(builddir)/%D% \
-  $(JANSSON_CFLAGS) $(PCRE2_CFLAGS) $(UTF8PROC_CFLAGS) $(ZLIB_CFLAGS)
+  $(JANSSON_CFLAGS) $(PCRE2_CFLAGS) $(UTF8PROC_CFLAGS) $(PNG_CFLAGS) $(JPEG_CFLAGS) $(ZLIB_CFLAGS)
 EXTRA_libnn_la_DEPENDENCIES = %D%/local.mk
 
 BUILT_SOURCES += %D%/adapters.inc

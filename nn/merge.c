@@ -76,10 +76,7 @@ static lk_status plan(merging *m, lk_param *p, lk_site *weight_of, lk_view value
   e->after.p = lk_alloc(m->ctx, lk_view_bytes(&e->after));
   if (!e->after.p) return lk_error(m->ctx, NULL);
   lk_view to = e->after;
-  if (weight_of && weight_of->fan_in_fan_out) {
-    to.shape[0] = e->after.shape[1], to.stride[0] = 1;
-    to.shape[1] = e->after.shape[0], to.stride[1] = e->after.shape[1];
-  }
+  if (weight_of && weight_of->fan_in_fan_out) to = lk_view_turned(to);
   lk_view_copy(&to, &value);
   for (int64_t i = 0, n = lk_view_count(&to); i < n; i++)
     if (!isfinite(lk_view_get(&e->after, i)))
@@ -148,10 +145,11 @@ static void free_list(lk_ctx *c, lk_merged *e, int values) {
   }
 }
 
-static void measure(const lk_merged *e, lk_merge_report *r) {
+/* before: the weight's values, as it is stored */
+static void measure(const lk_merged *e, const lk_view *before, lk_merge_report *r) {
   double change = 0, largest = 0;
   for (int64_t i = 0, n = lk_view_count(&e->after); i < n; i++) {
-    double was = lk_view_get(&e->param->value, i), d = fabs(lk_view_get(&e->after, i) - was);
+    double was = lk_view_get(before, i), d = fabs(lk_view_get(&e->after, i) - was);
     if (d > change) change = d;
     if (fabs(was) > largest) largest = fabs(was);
   }
@@ -160,6 +158,27 @@ static void measure(const lk_merged *e, lk_merge_report *r) {
     r->max_relative_change = change / largest;
     r->site = e->site->module->path;
   }
+}
+
+/* The same where the weight is in codes. */
+static lk_status measure_coded(const lk_merged *e, lk_merge_report *r) {
+  lk_ctx *c = e->param->ctx;
+  lk_view before = e->after;
+  before.p = lk_alloc(c, lk_view_bytes(&before));
+  lk_view to = e->site->fan_in_fan_out ? lk_view_turned(before) : before;
+  if (before.p && !lk_site_read(e->site, &to)) measure(e, &before, r);
+  lk_free(c, before.p);
+  return lk_error(c, NULL);
+}
+
+/* How far the planned values are from what there is. */
+static lk_status measure_all(const merging *m, lk_merge_report *r) {
+  for (const lk_merged *e = m->list; e && !lk_error(m->ctx, NULL); e = e->next) {
+    r->sites += e->site != NULL;
+    if (e->site && lk_site_is_coded(e->site)) measure_coded(e, r);
+    else if (e->site) measure(e, &e->param->value, r);
+  }
+  return lk_error(m->ctx, NULL);
 }
 
 /* The new bias becomes a parameter of the layer, so that it is used and saved; or ceases to be one. */
@@ -197,13 +216,11 @@ lk_status lk_merge(lk_model *model, lk_merge_report *report) {
     if (k->site) plan_site(&m, k->site);
   if (!lk_error(m.ctx, NULL)) plan_stand_ins(&m);
   lk_tape_free(m.t);
-  if (lk_error(m.ctx, NULL)) {
+  if (lk_error(m.ctx, NULL) || measure_all(&m, &r)) {
     free_list(m.ctx, m.list, 1);
     return lk_error(m.ctx, NULL);
   }
   for (lk_merged *e = m.list; e; e = e->next) {
-    if (e->site) measure(e, &r);
-    r.sites += e->site != NULL;
     e->before = e->param->value;
     e->before_owned = e->param->owned;
     e->param->value = e->after;

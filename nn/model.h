@@ -1,7 +1,7 @@
 /* model.h: what the files of nn/ share: the root of a model, and the pieces of attaching. */
 #ifndef LK_MODEL_H
 #define LK_MODEL_H
-#include <lorikeet/adapter.h>
+#include <lorikeet/quantise.h>
 
 typedef struct lk_cleanup {
   void (*fn)(void *arg);
@@ -27,6 +27,22 @@ struct lk_model {
 
 /* module.c */
 lk_param *lk_param_walk(lk_model *model, lk_param *p); /* base parameters in order; NULL begins and ends */
+
+/* quantise.c */
+/* The codes of a site's weight. */
+typedef struct lk_coded {
+  lk_ctx *ctx;
+  lk_quant quant;
+  lk_param *codes, *scales;
+} lk_coded;
+void lk_coded_free(lk_coded *k);
+int lk_site_is_coded(const lk_site *s); /* are the codes what it computes with now? */
+int lk_site_to_quantise(const lk_site *s, const lk_quantise_options *o);
+/* Codes these values, stored as the site stores its weight, in place of its weight. */
+lk_status lk_site_quantise(lk_site *s, const lk_view *values, const lk_quantise_options *o);
+lk_tensor lk_coded_linear(lk_site *s, lk_tape *t, lk_tensor x);
+lk_tensor lk_coded_weight(lk_site *s, lk_tape *t);
+lk_view lk_view_turned(lk_view v); /* axes 0 and 1 swapped */
 
 /* spec.c */
 lk_method *lk_spec_parse(lk_adapter *a, const char *spec);

@@ -32,6 +32,7 @@ static void free_module(lk_module *m) {
     next = p->next;
     lk_param_free(p);
   }
+  if (m->site) lk_coded_free(m->site->coded);
   lk_free(c, m->site);
   lk_free(c, m->name);
   lk_free(c, m->path);

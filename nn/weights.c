@@ -3,6 +3,7 @@
 #include "shards.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- what does not fit, in one message ---- */
@@ -100,8 +101,8 @@ static int wanted(const lk_param *p, const lk_load_options *o) {
 }
 
 /* "bert." in front of the name; the text is valid until the next call with the same buffer. */
-static const char *with_added(const char *name, const lk_load_options *o, char *buffer, size_t size) {
-  int n = snprintf(buffer, size, "%s%s", o->added, name);
+static const char *with_front(const char *front, const char *name, char *buffer, size_t size) {
+  int n = snprintf(buffer, size, "%s%s", front, name);
   return n > 0 && (size_t)n < size ? buffer : name;
 }
 
@@ -111,18 +112,35 @@ static const lk_stored *stored_for(const lk_shards *f, const lk_param *p, const 
   const lk_stored *s = lk_shards_find(f, p->name, in);
   const char *name = bare(p->name, o);
   if (!s && name) s = lk_shards_find(f, name, in);
-  return s || !o->added ? s : lk_shards_find(f, with_added(p->name, o, buffer, sizeof buffer), in);
+  return s || !o->added ? s : lk_shards_find(f, with_front(o->added, p->name, buffer, sizeof buffer), in);
 }
 
-static int has_place(lk_model *model, const char *stored, const lk_load_options *o) {
-  char buffer[600];
-  if (begins_any(stored, o->unused) || begins_any(stored, o->skip)) return 1;
+/* The names of all parameters, sorted: files may hold very many tensors. */
+typedef struct {
+  const char **name;
+  size_t n, capacity;
+} name_list;
+
+static int by_name(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+static lk_status list_names(lk_model *model, name_list *l) {
   for (lk_param *p = NULL; (p = lk_param_walk(model, p));) {
-    const char *name = bare(p->name, o);
-    if (!strcmp(p->name, stored) || (name && !strcmp(name, stored))) return 1;
-    if (o->added && !strcmp(with_added(p->name, o, buffer, sizeof buffer), stored)) return 1;
+    if (lk_grow(lk_model_ctx(model), &l->name, &l->capacity, l->n + 1, sizeof *l->name)) break;
+    l->name[l->n++] = p->name;
   }
-  return 0;
+  if (l->n) qsort(l->name, l->n, sizeof *l->name, by_name);
+  return lk_error(lk_model_ctx(model), NULL);
+}
+
+static int is_listed(const name_list *l, const char *name) {
+  return l->n && bsearch(&name, l->name, l->n, sizeof *l->name, by_name);
+}
+
+static int has_place(const name_list *l, const char *stored, const lk_load_options *o) {
+  char buffer[600];
+  if (begins_any(stored, o->unused) || begins_any(stored, o->skip) || is_listed(l, stored)) return 1;
+  if (o->prefix && is_listed(l, with_front(o->prefix, stored, buffer, sizeof buffer))) return 1;
+  return o->added && begins(stored, o->added) && is_listed(l, stored + strlen(o->added));
 }
 
 /* ---- reading ---- */
@@ -141,17 +159,20 @@ static int mismatch(const lk_param *p, const lk_stored *s) {
 static lk_status compare(lk_model *model, const char *path, const lk_shards *f, const lk_load_options *o) {
   listing l[KINDS + 1] = {{0}};
   lk_safetensors *in;
-  for (lk_param *p = NULL; (p = lk_param_walk(model, p));) {
+  name_list names = {0};
+  lk_status bad = list_names(model, &names);
+  for (lk_param *p = NULL; !bad && (p = lk_param_walk(model, p));) {
     if (!wanted(p, o)) continue;
     const lk_stored *s = stored_for(f, p, o, &in);
     if (s || !begins_any(p->name, o->optional)) list(&l[s ? mismatch(p, s) : MISSING], p, s);
   }
-  for (int k = 0; k < f->n; k++)
+  for (int k = 0; !bad && k < f->n; k++)
     for (size_t i = 0; i < lk_safetensors_count(f->file[k]); i++) {
       const lk_stored *s = lk_safetensors_at(f->file[k], i);
-      if (!has_place(model, s->name, o)) list(&l[UNEXPECTED], NULL, s);
+      if (!has_place(&names, s->name, o)) list(&l[UNEXPECTED], NULL, s);
     }
-  return report(lk_model_ctx(model), path, l, o->flags & LK_LOAD_PARTIAL);
+  lk_free(lk_model_ctx(model), names.name);
+  return bad ? bad : report(lk_model_ctx(model), path, l, o->flags & LK_LOAD_PARTIAL);
 }
 
 /* May the parameter stay in half precision?  Weights of linear layers and embeddings are widened where they are used. */
@@ -195,6 +216,9 @@ static lk_status check_state(lk_model *model, const char *path) {
     if (m->site && m->site->replaced_by)
       return lk_fail(ctx, LK_EARG, "%s cannot be loaded: an adapter replaces the weight of %s; detach it first", path,
                      m->path);
+  for (lk_module *m = lk_model_root(model); m; m = lk_module_walk(lk_model_root(model), m))
+    if (m->site && m->site->coded)
+      return lk_fail(ctx, LK_EARG, "%s cannot be loaded: the weight of %s is quantised", path, m->path);
   return LK_OK;
 }
 
@@ -232,6 +256,12 @@ static lk_view base_value(const lk_model *model, const lk_param *p) {
   return s && s->replaced_by && s->weight == p && !model->merged ? s->original_weight : p->value;
 }
 
+/* Are the values only there as codes? */
+static int is_coded(const lk_model *model, const lk_param *p) {
+  const lk_site *s = ((lk_module *)p->owner)->site;
+  return s && s->weight == p && s->coded && !base_value(model, p).p;
+}
+
 lk_status lk_model_save(lk_model *model, const char *path) {
   static const lk_metadata format = {"format", "pt"}; /* HuggingFace's loader wants it */
   static const lk_load_options all = {0};
@@ -242,6 +272,8 @@ lk_status lk_model_save(lk_model *model, const char *path) {
     if (!wanted(p, &all)) continue;
     if (lk_grow(ctx, &tensors, &capacity, n + 1, sizeof *tensors)) break;
     tensors[n++] = (lk_named_view){p->name, base_value(model, p)};
+    if (is_coded(model, p))
+      lk_fail(ctx, LK_EARG, "%s is quantised and cannot be saved: decode the model first, or save the adapter", p->name);
   }
   lk_status bad = lk_error(ctx, NULL);
   if (!bad) bad = lk_safetensors_write(ctx, path, tensors, n, &format, 1);

@@ -39,7 +39,7 @@ violations=$(
   quoted include | while read -r file name; do
     echo "$file includes \"$name\"; public headers use <lorikeet/...>"
   done
-  for header in blis.h lapacke.h jansson.h pcre2.h zlib.h; do
+  for header in blis.h lapacke.h jansson.h pcre2.h utf8proc.h png.h jpeglib.h zlib.h; do
     files=$(bracketed include lib nn examples | sed -n "s| $header\$||p")
     [ "$(echo "$files" | wc -l)" -le 1 ] || echo "<$header> is included in more than one file:" $files
   done

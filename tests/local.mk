@@ -17,7 +17,8 @@ test_scripts = \
   %D%/readme.sh \
   %D%/symbols.sh \
   %D%/test_compare.sh \
-  %D%/test_finetune.sh
+  %D%/test_finetune.sh \
+  %D%/test_finetune_texts.sh
 
 test_headers = \
   %D%/adapter_net.h \
@@ -32,11 +33,26 @@ test_headers = \
   %D%/search.h \
   %D%/tape.h \
   %D%/tiny.h \
-  %D%/vit.h
+  %D%/tiny_tokenizer.h \
+  %D%/vit.h \
+  %D%/words.h
 
 tools = \
   %D%/reference \
+  %D%/bench/claims \
   %D%/bench/step
+
+# Benchmarks; claims trains as the programs do.
+bench_sources = %D%/bench/measure.c %D%/bench/measure.h
+%C%_bench_step_SOURCES = %D%/bench/step.c $(bench_sources)
+%C%_bench_claims_SOURCES = \
+  %D%/bench/claims.c \
+  %D%/bench/claims.h \
+  %D%/bench/claims_quality.c \
+  %D%/bench/claims_speed.c \
+  $(bench_sources) \
+  $(program_sources)
+%C%_bench_claims_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/examples
 
 # One file per method.
 reference_sources = \
@@ -59,15 +75,23 @@ reference_sources = \
 
 fuzz_driver = %D%/fuzz/driver.c %D%/fuzz/fuzz.h
 fuzzers = \
+  %D%/fuzz/fuzz_config \
   %D%/fuzz/fuzz_idx \
+  %D%/fuzz/fuzz_index \
   %D%/fuzz/fuzz_json \
   %D%/fuzz/fuzz_peft \
-  %D%/fuzz/fuzz_safetensors
+  %D%/fuzz/fuzz_safetensors \
+  %D%/fuzz/fuzz_texts \
+  %D%/fuzz/fuzz_tokenizer
 check_PROGRAMS += $(fuzzers)
+%C%_fuzz_fuzz_config_SOURCES = %D%/fuzz/fuzz_config.c $(fuzz_driver)
+%C%_fuzz_fuzz_index_SOURCES = %D%/fuzz/fuzz_index.c $(fuzz_driver)
 %C%_fuzz_fuzz_idx_SOURCES = %D%/fuzz/fuzz_idx.c $(fuzz_driver)
 %C%_fuzz_fuzz_json_SOURCES = %D%/fuzz/fuzz_json.c $(fuzz_driver)
 %C%_fuzz_fuzz_peft_SOURCES = %D%/fuzz/fuzz_peft.c $(fuzz_driver)
 %C%_fuzz_fuzz_safetensors_SOURCES = %D%/fuzz/fuzz_safetensors.c $(fuzz_driver)
+%C%_fuzz_fuzz_texts_SOURCES = %D%/fuzz/fuzz_texts.c $(fuzz_driver)
+%C%_fuzz_fuzz_tokenizer_SOURCES = %D%/fuzz/fuzz_tokenizer.c $(fuzz_driver)
 
 noinst_PROGRAMS += $(tools)
 check_PROGRAMS += %D%/catalogue
@@ -84,6 +108,7 @@ suites = \
   %D%/test_adapters \
   %D%/test_attach \
   %D%/test_budget \
+  %D%/test_cache \
   %D%/test_combine \
   %D%/test_compose \
   %D%/test_core \
@@ -91,6 +116,8 @@ suites = \
   %D%/test_export \
   %D%/test_empty \
   %D%/test_glora \
+  %D%/test_generate \
+  %D%/test_generate_program \
   %D%/test_half \
   %D%/test_ia3 \
   %D%/test_inplace \
@@ -121,7 +148,9 @@ suites = \
   %D%/test_search \
   %D%/test_search_file \
   %D%/test_story \
+  %D%/test_texts \
   %D%/test_supernet \
+  %D%/test_tokenizer \
   %D%/test_tools \
   %D%/test_vit \
   %D%/test_vit_files
@@ -131,6 +160,9 @@ check_PROGRAMS += $(suites)
 %C%_test_adapters_LDADD = $(suite_libs)
 %C%_test_attach_LDADD = $(suite_libs)
 %C%_test_budget_LDADD = $(suite_libs)
+%C%_test_cache_LDADD = $(suite_libs)
+%C%_test_generate_LDADD = $(suite_libs)
+%C%_test_generate_program_LDADD = $(suite_libs)
 %C%_test_combine_LDADD = $(suite_libs)
 %C%_test_compose_LDADD = $(suite_libs)
 %C%_test_core_LDADD = $(suite_libs)
@@ -168,7 +200,9 @@ check_PROGRAMS += $(suites)
 %C%_test_search_LDADD = $(suite_libs)
 %C%_test_search_file_LDADD = $(suite_libs)
 %C%_test_story_LDADD = $(suite_libs)
+%C%_test_texts_LDADD = $(suite_libs)
 %C%_test_supernet_LDADD = $(suite_libs)
+%C%_test_tokenizer_LDADD = $(suite_libs)
 %C%_test_tools_LDADD = $(suite_libs)
 %C%_test_vit_LDADD = $(suite_libs)
 %C%_test_vit_files_LDADD = $(suite_libs)

@@ -58,8 +58,8 @@ static lk_tensor pass(int64_t first, int64_t n, lk_cache *with) {
   for (int r = 0; r < ROWS; r++)
     for (int64_t i = 0; i < n; i++) ids[r * n + i] = token(r, first + i);
   lk_tape_reset(t);
-  return lk_pretrained_forward(
-      p, t, &(lk_inputs){.ids = lk_input(t, LK_I64, 2, (int64_t[]){ROWS, n}, ids), .cache = with});
+  return lk_pretrained_forward(p, t,
+                               &(lk_inputs){.ids = lk_input(t, LK_I64, 2, (int64_t[]){ROWS, n}, ids), .cache = with});
 }
 
 /* Into rows first .. of `to`, [ROWS, LENGTH, VOCABULARY]. */
@@ -87,7 +87,8 @@ static const int divisions[][LENGTH + 1] = {
 enum { DIVISIONS = sizeof divisions / sizeof *divisions };
 
 static void run_division(const int *ends) {
-  for (int64_t first = 0; first < LENGTH; first = *ends++) keep(parts, pass(first, *ends - first, cache), first, *ends - first);
+  for (int64_t first = 0; first < LENGTH; first = *ends++)
+    keep(parts, pass(first, *ends - first, cache), first, *ends - first);
   fine("division");
 }
 
@@ -103,7 +104,8 @@ START_TEST(divided) {
       double error = difference(whole, parts);
       /* Keys of "dynamic" rotary embeddings stay turned as the length of their pass said: see as_transformers. */
       if (_i == DYNAMIC && divisions[d][0] != LENGTH) ck_assert(error > 1e-6);
-      else ck_assert_msg(error < (dtype == LK_F64 ? 1e-10 : 2e-5), "%s: division %d is off by %g", models[_i], d, error);
+      else
+        ck_assert_msg(error < (dtype == LK_F64 ? 1e-10 : 2e-5), "%s: division %d is off by %g", models[_i], d, error);
     }
     close_all();
   }
@@ -142,7 +144,8 @@ START_TEST(as_transformers) {
     lk_get(t, lk_pretrained_forward(p, t, &in), &got);
     fine("pass");
     for (int64_t k = 0; k < T * VOCABULARY; k++)
-      ck_assert_double_eq_tol(lk_view_get(&got, k), lk_view_get(&want, first * VOCABULARY + k), _i == GPT2 ? 1e-10 : 2e-6);
+      ck_assert_double_eq_tol(lk_view_get(&got, k), lk_view_get(&want, first * VOCABULARY + k),
+                              _i == GPT2 ? 1e-10 : 2e-6);
   }
   lk_safetensors_close(f);
   close_all();
@@ -162,8 +165,8 @@ START_TEST(last) {
   ck_assert(one.ndim == 3 && one.shape[0] == ROWS && one.shape[1] == 1 && one.shape[2] == VOCABULARY);
   for (int r = 0; r < ROWS; r++)
     for (int k = 0; k < VOCABULARY; k++)
-      ck_assert_double_eq_tol(lk_view_get(&one, r * VOCABULARY + k),
-                              lk_view_get(&all, (r * 3 + 2) * VOCABULARY + k), 1e-12);
+      ck_assert_double_eq_tol(lk_view_get(&one, r * VOCABULARY + k), lk_view_get(&all, (r * 3 + 2) * VOCABULARY + k),
+                              1e-12);
   close_all();
 }
 END_TEST
@@ -218,7 +221,8 @@ START_TEST(refused) {
   expect_error(LK_EARG, "cannot keep 5 of 4");
   lk_cache_truncate(cache, -1);
   expect_error(LK_EARG, "cannot keep -1 of 4");
-  lk_pretrained_forward(p, t, &(lk_inputs){.ids = lk_input(t, LK_I64, 2, (int64_t[]){ROWS + 1, 1}, NULL), .cache = cache});
+  lk_pretrained_forward(p, t,
+                        &(lk_inputs){.ids = lk_input(t, LK_I64, 2, (int64_t[]){ROWS + 1, 1}, NULL), .cache = cache});
   expect_error(LK_ESHAPE, "made for 2 rows, the input has 3");
   uint8_t mask[ROWS] = {1, 1};
   lk_pretrained_forward(p, t,

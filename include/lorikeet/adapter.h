@@ -46,6 +46,7 @@ struct lk_site {
   lk_at *replaced_by;      /* the adapter that replaced the base weight, or NULL */
   lk_view original_weight; /* and what it was before */
   int original_owned;
+  struct lk_coded *coded; /* codes of a quantised weight, which then has a shape and no memory; or NULL */
 };
 
 /* Makes m a site; called by layers' constructors.  Shapes: linear [out, in] ([in, out] with
@@ -58,6 +59,10 @@ LK_API lk_tensor lk_site_base(lk_site *site, lk_tape *t, lk_tensor x, lk_tensor 
 /* The frozen base: weight [out, in] whatever the storage (embedding [in, out], conv2d [out, in, k0, k1]), and bias or nil. */
 LK_API lk_tensor lk_site_weight(lk_site *site, lk_tape *t);
 LK_API lk_tensor lk_site_bias(lk_site *site, lk_tape *t);
+/* The layer's map with its frozen base, which a quantised weight does without being decoded whole. */
+LK_API lk_tensor lk_site_plain(lk_site *site, lk_tape *t, lk_tensor x);
+/* Copies the frozen base weight of a linear site, [out, in] whatever the storage, into `to` (any real dtype, any strides). */
+LK_API lk_status lk_site_read(const lk_site *site, const lk_view *to);
 /* Axis of the weight that counts outputs: 0, for an embedding 1. */
 LK_API int lk_site_out_axis(const lk_site *site);
 

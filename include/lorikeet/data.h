@@ -20,6 +20,7 @@ typedef struct lk_dataset {
   int64_t classes; /* labels are in [0, classes) */
   uint8_t *pixels; /* row-major, 0 .. 255 */
   int64_t *labels; /* [count] */
+  char **names;    /* [classes], of folders of images (images.h); NULL: classes are numbers */
 } lk_dataset;
 
 /* A black dataset with label 0 everywhere, to be filled by the caller.  NULL on error: sizes below 1 (count may be
@@ -27,6 +28,8 @@ typedef struct lk_dataset {
 LK_API lk_dataset *lk_dataset_new(lk_ctx *ctx, const char *name, int64_t count, int64_t channels, int64_t height,
                                   int64_t width, int64_t classes);
 LK_API void lk_dataset_free(lk_dataset *d); /* d may be NULL */
+/* Names the classes, of which the dataset takes copies; names NULL: nothing happens.  On error it has none. */
+LK_API lk_status lk_dataset_name(lk_dataset *d, char *const *names);
 
 /* Images and labels from a pair of IDX files (LeCun's format; each plain or compressed, under its name or with .gz): u8 images [n, h, w] or [n, c, h, w], u8
  * labels [n].  classes 0: the largest label plus one; otherwise a label outside [0, classes) is an error, as are

@@ -54,7 +54,7 @@ typedef enum lk_resample {
 } lk_resample;
 
 /* The image in another size, equal to Pillow's Image.resize: the filter grows with the scale when shrinking
- * (antialiasing), weights are fixed-point numbers of 22 bits, columns first, then rows.  NULL on error. */
+ * (antialiasing), weights are fixed-point numbers of 22 bits, in two passes whose order is Pillow 13's.  NULL on error. */
 LK_API lk_image *lk_image_resize(const lk_image *image, int64_t height, int64_t width, lk_resample filter);
 /* The middle part, with black around where the image is smaller, as transformers' center_crop.  NULL on error. */
 LK_API lk_image *lk_image_crop(const lk_image *image, int64_t height, int64_t width);
@@ -93,7 +93,10 @@ LK_API lk_image *lk_preprocess_image(const lk_preprocess *p, const lk_image *ima
  * every folder.  Other files and nested folders are left out with a warning, names with a leading dot without.
  * Errors: no folder, a folder without images, an image that cannot be read, images of different sizes after
  * preprocessing.  NULL on error. */
-LK_API lk_dataset *lk_dataset_folder(lk_ctx *ctx, const char *directory, const lk_preprocess *p, const lk_dataset *like);
+LK_API lk_dataset *lk_dataset_folder(lk_ctx *ctx, const char *directory, const lk_preprocess *p,
+                                     const lk_dataset *like);
+/* The classes of such a directory alone: a dataset with names and without images, to be passed as `like`. */
+LK_API lk_dataset *lk_dataset_folder_classes(lk_ctx *ctx, const char *directory);
 
 #ifdef __cplusplus
 }

@@ -39,6 +39,9 @@ typedef struct lk_texts {
  * example).  Labels are whole numbers from 0, or words, numbered in the order of the alphabet; `like` (may be NULL) gives
  * the words of another file, and others are refused.  Errors name file, line and column (LK_EFORMAT).  NULL on error. */
 LK_API lk_texts *lk_texts_read(lk_ctx *ctx, const char *path, const lk_texts_options *options, const lk_texts *like);
+/* The same of a text in memory; name: for messages, and its ending tells the format where the options do not. */
+LK_API lk_texts *lk_texts_parse(lk_ctx *ctx, const char *text, size_t length, const char *name,
+                                const lk_texts_options *options, const lk_texts *like);
 LK_API void lk_texts_free(lk_texts *x); /* x may be NULL */
 
 /* ---- rows of tokens ---- */

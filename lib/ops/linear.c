@@ -5,6 +5,7 @@
 #include "half.h"
 #include "real.h"
 #include "rows.h"
+#include "tiles.h"
 
 #include <string.h>
 
@@ -21,97 +22,41 @@ int lk_linear_shape(lk_call *c, const lk_view *x, const lk_view *W, lk_view *y) 
   return lk_view_init(y, x->dtype, x->ndim, n) ? lk_op_fail(c, LK_ESHAPE, "the result is too large") : 0;
 }
 
-/* A vector as a matrix of one row. */
-static lk_view rows_of(const lk_view *v) {
-  lk_view r = *v;
-  if (v->ndim > 1) return r;
-  r.ndim = 2;
-  r.shape[0] = 1, r.stride[0] = 0;
-  r.shape[1] = v->shape[0], r.stride[1] = v->stride[0];
-  return r;
+/* ---- weights stored in half are widened in tiles ---- */
+
+static void widen_rows(const void *source, int64_t first, int64_t n, lk_dtype dtype, void *to) {
+  lk_view from = *(const lk_view *)source, rows;
+  lk_view_init(&rows, dtype, 2, (int64_t[]){n, from.shape[1]});
+  rows.p = to;
+  from.p = (char *)from.p + first * from.stride[0] * (int64_t)lk_dtype_size(from.dtype);
+  from.shape[0] = n;
+  lk_view_copy(&rows, &from);
 }
 
-/* ---- weights stored in half: some rows at a time are widened ---- */
-
-typedef struct {
-  const lk_view *W;
-  int64_t first;
-  lk_view to;
-} tile;
-
-static void widen_rows(void *arg, int64_t from, int64_t to, int thread) {
-  const tile *k = arg;
-  lk_view a = k->to, b = *k->W;
-  (void)thread;
-  a.p = (char *)a.p + from * a.stride[0] * (int64_t)lk_dtype_size(a.dtype);
-  b.p = (char *)b.p + (k->first + from) * b.stride[0] * (int64_t)lk_dtype_size(b.dtype);
-  a.shape[0] = b.shape[0] = to - from;
-  lk_view_copy(&a, &b);
-}
-
-/* Rows first .. first + n - 1 of W as real numbers in `room`. */
-static lk_view widened(lk_call *c, const lk_view *W, int64_t first, int64_t n, lk_dtype dtype, void *room) {
-  tile k = {.W = W, .first = first};
-  lk_view_init(&k.to, dtype, 2, (int64_t[]){n, W->shape[1]});
-  k.to.p = room;
-  lk_parallel(c->threads, n, lk_row_grain(W->shape[1]), widen_rows, &k);
-  return k.to;
-}
-
-/* Rows of a tile, about a megabyte: it stays in the cache. */
-static int64_t tile_rows(const lk_view *W) {
-  int64_t n = (1 << 18) / (W->shape[1] + 1);
-  n = n < 16 ? 16 : n;
-  return n < W->shape[0] ? n : W->shape[0];
-}
-
-static lk_view columns(lk_view v, int64_t first, int64_t n) {
-  int d = v.ndim - 1;
-  v.p = (char *)v.p + first * v.stride[d] * (int64_t)lk_dtype_size(v.dtype);
-  v.shape[d] = n;
-  return v;
-}
-
-static void half_rows(lk_call *c, lk_view x, const lk_view *W, double s, double beta, lk_view y) {
-  int64_t out = W->shape[0], most = tile_rows(W);
-  void *room = lk_scratch(c, (size_t)(most * W->shape[1]) * lk_dtype_size(x.dtype));
-  for (int64_t i = 0; room && i < out; i += most) {
-    int64_t n = i + most < out ? most : out - i;
-    lk_view tile = widened(c, W, i, n, x.dtype, room), yi = columns(y, i, n);
-    lk_gemm_batched(c, x, lk_gemm_spread(lk_gemm_transpose(tile), &yi), s, beta, yi);
-  }
-}
-
-static void half_rows_back(lk_call *c, lk_view gy, const lk_view *W, double s, double beta, lk_view gx) {
-  int64_t out = W->shape[0], most = tile_rows(W);
-  void *room = lk_scratch(c, (size_t)(most * W->shape[1]) * lk_dtype_size(gx.dtype));
-  for (int64_t i = 0; room && i < out; i += most, beta = 1) {
-    int64_t n = i + most < out ? most : out - i;
-    lk_view tile = widened(c, W, i, n, gx.dtype, room), gi = columns(gy, i, n);
-    lk_gemm_batched(c, gi, lk_gemm_spread(tile, &gi), s, beta, gx);
-  }
-}
+static lk_tiles half_tiles(const lk_view *W) { return (lk_tiles){W->shape[0], W->shape[1], W, widen_rows}; }
 
 void lk_linear_rows(lk_call *c, const lk_view *x, const lk_view *W, double s, double beta) {
-  lk_view y = rows_of(c->y);
+  lk_view y = lk_rows_of(c->y);
   if (lk_dtype_is_half(W->dtype)) {
-    half_rows(c, rows_of(x), W, s, beta, y);
+    lk_tiles half = half_tiles(W);
+    lk_tiles_linear(c, lk_rows_of(x), &half, s, beta, y);
     return;
   }
-  lk_gemm_batched(c, rows_of(x), lk_gemm_spread(lk_gemm_transpose(*W), &y), s, beta, y);
+  lk_gemm_batched(c, lk_rows_of(x), lk_gemm_spread(lk_gemm_transpose(*W), &y), s, beta, y);
 }
 
 void lk_linear_rows_back(lk_call *c, int ix, double s) {
-  lk_view gy = rows_of(c->gy);
+  lk_view gy = lk_rows_of(c->gy);
   if (c->gx[ix].p && lk_dtype_is_half(c->x[ix + 1].dtype)) {
-    half_rows_back(c, gy, &c->x[ix + 1], s, c->fresh & LK_X(ix) ? 0 : 1, rows_of(&c->gx[ix]));
+    lk_tiles half = half_tiles(&c->x[ix + 1]);
+    lk_tiles_linear_back(c, gy, &half, s, c->fresh & LK_X(ix) ? 0 : 1, lk_rows_of(&c->gx[ix]));
   } else if (c->gx[ix].p) {
     lk_view W = lk_gemm_spread(c->x[ix + 1], &gy);
-    lk_gemm_batched(c, gy, W, s, c->fresh & LK_X(ix) ? 0 : 1, rows_of(&c->gx[ix]));
+    lk_gemm_batched(c, gy, W, s, c->fresh & LK_X(ix) ? 0 : 1, lk_rows_of(&c->gx[ix]));
   }
   if (c->gx[ix + 1].p) {
     lk_view gW = lk_gemm_spread(c->gx[ix + 1], &gy);
-    lk_gemm_batched(c, lk_gemm_transpose(gy), rows_of(&c->x[ix]), s, c->fresh & LK_X(ix + 1) ? 0 : 1, gW);
+    lk_gemm_batched(c, lk_gemm_transpose(gy), lk_rows_of(&c->x[ix]), s, c->fresh & LK_X(ix + 1) ? 0 : 1, gW);
   }
 }
 
@@ -119,7 +64,7 @@ void lk_linear_rows_back(lk_call *c, int ix, double s) {
 
 static void copy_bias(void *arg, int64_t from, int64_t to, int thread) {
   const lk_call *c = arg;
-  const lk_view *b = &c->x[2];
+  const lk_view *b = &c->x[c->nin - 1];
   (void)thread;
   LK_REAL(b->dtype, {
     int64_t n = b->shape[0], step = b->stride[0];
@@ -137,9 +82,9 @@ static void copy_bias(void *arg, int64_t from, int64_t to, int thread) {
 
 static LK_CLONES void sum_columns(void *arg, int64_t from, int64_t to, int thread) {
   const lk_call *c = arg;
-  const lk_view *gy = c->gy, *gb = &c->gx[2];
+  const lk_view *gy = c->gy, *gb = &c->gx[c->nin - 1];
   int64_t rows = lk_view_rows(gy), n = lk_view_cols(gy), width = to - from;
-  int fresh = (c->fresh & LK_X(2)) != 0;
+  int fresh = (c->fresh & LK_X(c->nin - 1)) != 0;
   (void)thread;
   LK_REAL(gy->dtype, {
     R total[COLUMNS] = {0};
@@ -158,10 +103,15 @@ static LK_CLONES void sum_columns(void *arg, int64_t from, int64_t to, int threa
   });
 }
 
-/* gb += the columns' sums.  A repeated bias (stride 0) must not be reached by two threads. */
-static void bias_gradient(lk_call *c) {
-  int threads = lk_view_count(c->gy) > 32768 && c->gx[2].stride[0] ? c->threads : 1;
-  lk_parallel(threads, lk_view_cols(c->gy), COLUMNS, sum_columns, c);
+void lk_linear_bias(lk_call *c) {
+  lk_parallel(c->threads, lk_view_rows(c->y), lk_row_grain(lk_view_cols(c->y)), copy_bias, c);
+}
+
+void lk_linear_bias_back(lk_call *c) {
+  const lk_view *gb = &c->gx[c->nin - 1];
+  /* A repeated bias (stride 0) must not be reached by two threads. */
+  int threads = lk_view_count(c->gy) > 32768 && gb->stride[0] ? c->threads : 1;
+  if (gb->p) lk_parallel(threads, lk_view_cols(c->gy), COLUMNS, sum_columns, c);
 }
 
 /* ---- the op ---- */
@@ -174,15 +124,14 @@ static int shape(lk_call *c) {
 }
 
 static int fwd(lk_call *c) {
-  int64_t n = lk_view_cols(c->y);
-  if (c->nin > 2) lk_parallel(c->threads, lk_view_rows(c->y), lk_row_grain(n), copy_bias, c);
+  if (c->nin > 2) lk_linear_bias(c);
   lk_linear_rows(c, &c->x[0], &c->x[1], *(const double *)c->attr, c->nin > 2 ? 1 : 0);
   return 0;
 }
 
 static int bwd(lk_call *c) {
   lk_linear_rows_back(c, 0, *(const double *)c->attr);
-  if (c->nin > 2 && c->gx[2].p) bias_gradient(c);
+  if (c->nin > 2) lk_linear_bias_back(c);
   return 0;
 }
 

@@ -65,7 +65,7 @@ static lk_tensor output(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
   lk_site *s = at->site;
   lk_tensor l = is_conv(at) ? factors_along(at, t, 4, 1) : factors_along(at, t, 1, 0);
   if (!is_ff(at)) return lk_mul(t, y, l);
-  return lk_site_base(s, t, lk_mul(t, x, l), lk_site_weight(s, t), lk_site_bias(s, t)); /* y was made from another x */
+  return lk_site_plain(s, t, lk_mul(t, x, l)); /* y was made from another x */
 }
 
 const lk_adapter_class lk_adapter_ia3 = {.name = "ia3",

@@ -121,22 +121,13 @@ static lk_view matrix(double *p, int64_t rows, int64_t cols) {
   return v;
 }
 
-/* The base weight as [out, in], whatever the storage. */
-static lk_view base_weight(const lk_site *s) {
-  lk_view w = s->weight->value;
-  if (!s->fan_in_fan_out) return w;
-  w.shape[0] = s->out, w.shape[1] = s->in;
-  w.stride[0] = s->weight->value.stride[1], w.stride[1] = s->weight->value.stride[0];
-  return w;
-}
-
-/* Factors of the weight: PiSSA the r leading singular triples, OLoRA the first r columns of its QR.
+/* Factors of the weight W: PiSSA the r leading singular triples, OLoRA the first r columns of its QR.
  * b [out, k], a [k, in] from the decomposition; the factors are b sqrt(d) and sqrt(d) a. */
-static lk_status factors(lk_at *at, double *b, double *d, double *a, int64_t k) {
+static lk_status factors(lk_at *at, double *W, double *b, double *d, double *a, int64_t k) {
   const config *g = at->cfg;
   const lk_site *s = at->site;
   const state *m = at->st;
-  lk_view w = base_weight(s), B = matrix(b, s->out, k), A = matrix(a, k, s->in), D = matrix(d, 1, k);
+  lk_view w = matrix(W, s->out, s->in), B = matrix(b, s->out, k), A = matrix(a, k, s->in), D = matrix(d, 1, k);
   D.ndim = 1, D.shape[0] = k, D.stride[0] = 1;
   if (g->init == INIT_PISSA && lk_svd(lk_at_ctx(at), &w, &B, &D, &A)) return lk_error(lk_at_ctx(at), NULL);
   if (g->init == INIT_OLORA && lk_qr(lk_at_ctx(at), &w, &B, &A)) return lk_error(lk_at_ctx(at), NULL);
@@ -144,19 +135,18 @@ static lk_status factors(lk_at *at, double *b, double *d, double *a, int64_t k) 
   return LK_OK;
 }
 
-/* W0 - s B A, from the factors as they were rounded into the parameters. */
-static lk_status subtract_from_base(lk_at *at, double *residual) {
+/* The base becomes W0 - s B A, from the factors as they were rounded into the parameters. */
+static lk_status subtract_from_base(lk_at *at, double *W) {
   const lk_site *s = at->site;
   const state *m = at->st;
   const int64_t r = m->A->value.shape[0];
-  lk_view w = base_weight(s), to = matrix(residual, s->out, s->in);
-  lk_view_copy(&to, &w);
+  lk_view residual = matrix(W, s->out, s->in);
   for (int64_t o = 0; o < s->out; o++)
     for (int64_t k = 0; k < r; k++) {
       double b = m->s * lk_view_get(&m->B->value, o * r + k);
-      for (int64_t i = 0; i < s->in; i++) residual[o * s->in + i] -= b * lk_view_get(&m->A->value, k * s->in + i);
+      for (int64_t i = 0; i < s->in; i++) W[o * s->in + i] -= b * lk_view_get(&m->A->value, k * s->in + i);
     }
-  return lk_at_rebase(at, &to);
+  return lk_at_rebase(at, &residual);
 }
 
 static lk_status init_from_weight(lk_at *at, state *m) {
@@ -165,16 +155,17 @@ static lk_status init_from_weight(lk_at *at, state *m) {
   int64_t k = s->in < s->out ? s->in : s->out, r = m->A->value.shape[0];
   double *work = lk_alloc_array(c, (size_t)(s->out * k + k + k * s->in + s->out * s->in), sizeof *work);
   if (!work) return lk_error(c, NULL);
-  double *b = work, *d = b + s->out * k, *a = d + k, *residual = a + k * s->in;
+  double *b = work, *d = b + s->out * k, *a = d + k, *W = a + k * s->in;
+  lk_view w = matrix(W, s->out, s->in);
   if (m->s == 0) lk_fail(c, LK_EARG, "lora: init from the weight needs alpha other than 0");
   if (m->s < 0 && ((const config *)at->cfg)->init == INIT_PISSA)
     lk_fail(c, LK_EARG, "lora: init=pissa needs alpha above 0, for sqrt(S / s)");
-  if (!lk_error(c, NULL) && !factors(at, b, d, a, k)) {
+  if (!lk_error(c, NULL) && !lk_site_read(s, &w) && !factors(at, W, b, d, a, k)) {
     for (int64_t i = 0; i < r * s->in; i++) lk_view_set(&m->A->value, i, d[i / s->in] * a[i]);
     for (int64_t i = 0; i < s->out * r; i++) lk_view_set(&m->B->value, i, b[i / r * k + i % r] * d[i % r]);
     lk_param_touch(m->A);
     lk_param_touch(m->B);
-    subtract_from_base(at, residual);
+    subtract_from_base(at, W);
   }
   lk_free(c, work);
   return lk_error(c, NULL);

@@ -38,8 +38,24 @@ lk_dataset *lk_dataset_new(lk_ctx *ctx, const char *name, int64_t count, int64_t
   return NULL;
 }
 
+static void free_names(lk_dataset *d) {
+  for (int64_t c = 0; d->names && c < d->classes; c++) lk_free(d->ctx, d->names[c]);
+  lk_free(d->ctx, d->names);
+  d->names = NULL;
+}
+
+lk_status lk_dataset_name(lk_dataset *d, char *const *names) {
+  if (!names) return LK_OK;
+  free_names(d);
+  d->names = lk_alloc_array(d->ctx, (size_t)d->classes, sizeof *d->names);
+  for (int64_t c = 0; d->names && c < d->classes; c++) d->names[c] = lk_strdup(d->ctx, names[c]);
+  if (lk_error(d->ctx, NULL)) free_names(d);
+  return lk_error(d->ctx, NULL);
+}
+
 void lk_dataset_free(lk_dataset *d) {
   if (!d) return;
+  free_names(d);
   lk_free(d->ctx, d->name);
   lk_free(d->ctx, d->pixels);
   lk_free(d->ctx, d->labels);
@@ -60,7 +76,9 @@ lk_dataset *lk_dataset_subset(const lk_dataset *d, int64_t n, const int64_t *ind
     memcpy(s->pixels + (size_t)i * image, d->pixels + (size_t)index[i] * image, image);
     s->labels[i] = d->labels[index[i]];
   }
-  return s;
+  if (!s || !lk_dataset_name(s, d->names)) return s;
+  lk_dataset_free(s);
+  return NULL;
 }
 
 static int64_t *permutation(const lk_dataset *d, const char *label, uint64_t seed) {

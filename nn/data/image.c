@@ -45,8 +45,9 @@ static lk_image *turn(lk_image *old, int orientation) {
   int swap = orientation >= 5, flip_rows = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
   int flip_columns = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
   size_t c = (size_t)old->channels;
-  lk_image *new = lk_image_new(old->ctx, old->channels, swap ? old->width : old->height, swap ? old->height : old->width);
-  for (int64_t y = 0; new && y < new->height; y++)
+  lk_image *new =
+      lk_image_new(old->ctx, old->channels, swap ? old->width : old->height, swap ? old->height : old->width);
+  for (int64_t y = 0; new &&y < new->height; y++)
     for (int64_t x = 0; x < new->width; x++) {
       int64_t row = swap ? x : y, column = swap ? y : x;
       if (flip_rows) row = old->height - 1 - row;
@@ -60,7 +61,7 @@ static lk_image *turn(lk_image *old, int orientation) {
 static lk_image *recolour(lk_image *old, int channels) {
   if (!old || !channels || old->channels == channels) return old;
   lk_image *new = lk_image_new(old->ctx, channels, old->height, old->width);
-  for (int64_t i = 0; new && i < old->height * old->width; i++) {
+  for (int64_t i = 0; new &&i < old->height * old->width; i++) {
     if (channels == 3) memset(new->pixels + 3 * i, old->pixels[i], 3);
     else {
       const uint8_t *p = old->pixels + 3 * i;

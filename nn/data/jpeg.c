@@ -1,9 +1,11 @@
 /* jpeg.c: JPEG files to pixels; the only file that includes libjpeg. */
 #include "data/decode.h"
 
-#include <stdio.h> /* jpeglib.h needs it */
-
+/* jpeglib.h needs stdio.h before it: */
+/* clang-format off */
+#include <stdio.h>
 #include <jpeglib.h>
+/* clang-format on */
 #include <setjmp.h>
 #include <string.h>
 
@@ -83,7 +85,8 @@ static int scaled(int a, int b) {
 /* Stored values are inverted: 255 is no ink. */
 static void from_cmyk(const uint8_t *from, int64_t width, uint8_t *to) {
   for (int64_t x = 0; x < width; x++)
-    for (int c = 0; c < 3; c++) to[3 * x + c] = (uint8_t)(from[4 * x + 3] - scaled(255 - from[4 * x + c], from[4 * x + 3]));
+    for (int c = 0; c < 3; c++)
+      to[3 * x + c] = (uint8_t)(from[4 * x + 3] - scaled(255 - from[4 * x + c], from[4 * x + 3]));
 }
 
 static void read_pixels(reader *r) {

@@ -69,7 +69,8 @@ static void read_pixels(reader *r) {
   int passes = png_set_interlace_handling(r->png);
   png_read_update_info(r->png, r->info);
   int64_t channels = png_get_channels(r->png, r->info);
-  r->image = lk_decoded_new(r->e, channels, png_get_image_height(r->png, r->info), png_get_image_width(r->png, r->info));
+  r->image =
+      lk_decoded_new(r->e, channels, png_get_image_height(r->png, r->info), png_get_image_width(r->png, r->info));
   if (!r->image) longjmp(r->home, 1);
   size_t row = (size_t)(channels * r->image->width);
   if (png_get_rowbytes(r->png, r->info) != row) png_error(r->png, "rows of another length");

@@ -17,8 +17,9 @@ typedef struct {
   const char *path;
   const lk_texts_options *o;
   lk_texts *x;
-  char **label; /* as written, while reading */
-  size_t capacity, pair_capacity, label_capacity;
+  char **label;  /* as written, while reading */
+  int *label_at; /* and in which line */
+  size_t capacity, pair_capacity, label_capacity, line_capacity;
   int line;
 } reading;
 
@@ -43,9 +44,13 @@ static lk_status add(reading *r, const char *text, const char *pair, const char 
   if (lk_grow(r->ctx, &x->text, &r->capacity, n, sizeof *x->text)) return lk_error(r->ctx, NULL);
   if (pair && lk_grow(r->ctx, &x->pair, &r->pair_capacity, n, sizeof *x->pair)) return lk_error(r->ctx, NULL);
   if (label && lk_grow(r->ctx, &r->label, &r->label_capacity, n, sizeof *r->label)) return lk_error(r->ctx, NULL);
+  if (label && lk_grow(r->ctx, &r->label_at, &r->line_capacity, n, sizeof *r->label_at)) return lk_error(r->ctx, NULL);
   x->text[n - 1] = lk_strdup(r->ctx, text);
   if (pair) x->pair[n - 1] = lk_strdup(r->ctx, pair);
-  if (label) r->label[n - 1] = lk_strdup(r->ctx, label);
+  if (label) {
+    r->label[n - 1] = lk_strdup(r->ctx, label);
+    r->label_at[n - 1] = r->line;
+  }
   x->count++;
   return lk_error(r->ctx, NULL);
 }
@@ -78,7 +83,9 @@ static int record(reading *r, char **line, char separator, char **fields) {
   int n = 0;
   char *next = *line;
   r->line++;
-  for (char *at = *line; at && n < FIELDS && !lk_error(r->ctx, NULL);) fields[n++] = field(r, &at, separator, &next);
+  char *at = *line;
+  while (at && n < FIELDS && !lk_error(r->ctx, NULL)) fields[n++] = field(r, &at, separator, &next);
+  if (at) lk_fail(r->ctx, LK_EFORMAT, "%s:%d: more than %d columns", r->path, r->line, FIELDS);
   *line = next;
   return n;
 }
@@ -87,7 +94,7 @@ static int is_number(const char *s) { return *s && strspn(s, "0123456789") == st
 
 /* The place of a column: by number, or by its name among the first line's fields; -1 with an error. */
 static int column(reading *r, const char *name, char **header, int n) {
-  if (is_number(name)) return atoi(name);
+  if (is_number(name) && strlen(name) < 5) return atoi(name);
   for (int i = 0; i < n; i++)
     if (!strcmp(header[i], name)) return i;
   lk_fail(r->ctx, LK_EFORMAT, "%s: there is no column '%s' in the first line", r->path, name);
@@ -108,12 +115,14 @@ static lk_status read_table(reading *r, char *line, char separator) {
     int labelled = at_label >= 0 && (at_label < n || o->label_column);
     int most = at_text > at_pair ? at_text : at_pair;
     if (labelled && at_label > most) most = at_label;
-    if (most >= n && !lk_error(r->ctx, NULL))
-      return lk_fail(r->ctx, LK_EFORMAT, "%s:%d: the line has %d columns, column %d is wanted", r->path, r->line, n,
-                     most);
+    if (lk_error(r->ctx, NULL)) break;
+    if (most >= n)
+      return lk_fail(r->ctx, LK_EFORMAT, "%s:%d: the line has %d columns, column %d (from 0) is wanted", r->path,
+                     r->line, n, most);
+    if (r->x->count && !!r->label != labelled)
+      return lk_fail(r->ctx, LK_EFORMAT, "%s:%d: a line %s a label, and the lines before it are otherwise", r->path,
+                     r->line, labelled ? "with" : "without");
     add(r, fields[at_text], at_pair >= 0 ? fields[at_pair] : NULL, labelled ? fields[at_label] : NULL);
-    if (!!r->label != labelled && !lk_error(r->ctx, NULL))
-      return lk_fail(r->ctx, LK_EFORMAT, "%s:%d: some lines have a label and this one has not", r->path, r->line);
   }
   return lk_error(r->ctx, NULL);
 }
@@ -179,35 +188,43 @@ static lk_status number_labels(reading *r) {
     errno = 0;
     long long v = strtoll(r->label[i], NULL, 10);
     if (errno || v > 1 << 24)
-      return lk_fail(r->ctx, LK_EFORMAT, "%s: example %lld: %.40s is no label", r->path, (long long)i, r->label[i]);
+      return lk_fail(r->ctx, LK_EFORMAT, "%s:%d: %.40s is no label: too large", r->path, r->label_at[i], r->label[i]);
     x->label[i] = v;
     if (v >= x->classes) x->classes = v + 1;
   }
   return LK_OK;
 }
 
-/* The words' numbers: those of `like`, or their order in the alphabet. */
-static lk_status name_labels(reading *r, const lk_texts *like) {
+/* The words, each once, in the order of the alphabet: those of `like`, or of the labels. */
+static lk_status collect_names(reading *r, const lk_texts *like) {
   lk_texts *x = r->x;
-  char **sorted = lk_alloc_array(r->ctx, (size_t)x->count + 1, sizeof *sorted);
-  if (!sorted) return lk_error(r->ctx, NULL);
-  memcpy(sorted, r->label, (size_t)x->count * sizeof *sorted);
-  if (!like) qsort(sorted, (size_t)x->count, sizeof *sorted, by_text);
   int64_t most = like ? like->classes : x->count;
+  char **sorted = lk_alloc_array(r->ctx, (size_t)most + 1, sizeof *sorted);
   x->names = lk_alloc_array(r->ctx, (size_t)most + 1, sizeof *x->names);
-  for (int64_t i = 0; i < most && x->names && !lk_error(r->ctx, NULL); i++) {
-    const char *name = like ? like->names[i] : sorted[i];
-    if (!x->classes || strcmp(x->names[x->classes - 1], name))
-      x->names[x->classes] = lk_strdup(r->ctx, name), x->classes += x->names[x->classes] != NULL;
+  if (sorted && x->names) {
+    memcpy(sorted, like ? like->names : r->label, (size_t)most * sizeof *sorted);
+    qsort(sorted, (size_t)most, sizeof *sorted, by_text);
+  }
+  for (int64_t i = 0; i < most && !lk_error(r->ctx, NULL); i++) {
+    if (x->classes && !strcmp(x->names[x->classes - 1], sorted[i])) continue;
+    x->names[x->classes] = lk_strdup(r->ctx, sorted[i]);
+    x->classes += x->names[x->classes] != NULL;
   }
   lk_free(r->ctx, sorted);
-  for (int64_t i = 0; i < x->count && !lk_error(r->ctx, NULL); i++) {
-    while (x->label[i] < x->classes && strcmp(x->names[x->label[i]], r->label[i])) x->label[i]++;
-    if (x->label[i] == x->classes)
-      lk_fail(r->ctx, LK_EFORMAT, "%s: the label '%.40s' does not occur among those of the training file", r->path,
-              r->label[i]);
-  }
   return lk_error(r->ctx, NULL);
+}
+
+static lk_status name_labels(reading *r, const lk_texts *like) {
+  lk_texts *x = r->x;
+  if (collect_names(r, like)) return lk_error(r->ctx, NULL);
+  for (int64_t i = 0; i < x->count; i++) {
+    char **found = bsearch(&r->label[i], x->names, (size_t)x->classes, sizeof *x->names, by_text);
+    if (!found)
+      return lk_fail(r->ctx, LK_EFORMAT, "%s:%d: the label '%.40s' does not occur among those of the training file",
+                     r->path, r->label_at[i], r->label[i]);
+    x->label[i] = found - x->names;
+  }
+  return LK_OK;
 }
 
 static lk_status resolve_labels(reading *r, const lk_texts *like) {
@@ -233,28 +250,50 @@ static format find_format(reading *r) {
   return FORMATS;
 }
 
+/* text is changed. */
+static lk_texts *read_all(reading *r, char *text, size_t n, const lk_texts *like) {
+  lk_ctx *c = r->ctx;
+  format f = find_format(r);
+  if (f < FORMATS && strlen(text) != n) lk_fail(c, LK_EFORMAT, "%s holds a zero byte: it is no text", r->path);
+  r->x = lk_error(c, NULL) ? NULL : lk_alloc(c, sizeof *r->x);
+  if (r->x) {
+    r->x->ctx = c;
+    if (!strncmp(text, "\xEF\xBB\xBF", 3)) text += 3; /* the mark of UTF-8 that some programs write */
+    if (f == TXT) add(r, text, NULL, NULL);
+    else if (f == JSONL) read_jsonl(r, text);
+    else read_table(r, text, f == TSV ? '\t' : ',');
+    if (!lk_error(c, NULL) && !r->x->count) lk_fail(c, LK_EFORMAT, "%s holds no example", r->path);
+    if (!lk_error(c, NULL)) resolve_labels(r, like);
+  }
+  for (int64_t i = 0; r->label && i < r->x->count; i++) lk_free(c, r->label[i]);
+  lk_free(c, r->label);
+  lk_free(c, r->label_at);
+  if (!lk_error(c, NULL)) return r->x;
+  lk_texts_free(r->x);
+  return NULL;
+}
+
+static const lk_texts_options plain = {0};
+
+lk_texts *lk_texts_parse(lk_ctx *ctx, const char *text, size_t length, const char *name, const lk_texts_options *o,
+                         const lk_texts *like) {
+  reading r = {.ctx = ctx, .path = name, .o = o ? o : &plain};
+  if (!text || !name) lk_fail(ctx, LK_ENIL, "texts_parse: text or name is NULL");
+  char *copy = lk_error(ctx, NULL) ? NULL : lk_alloc(ctx, length + 1);
+  if (!copy) return NULL;
+  memcpy(copy, text, length);
+  copy[length] = 0;
+  lk_texts *x = read_all(&r, copy, length, like);
+  lk_free(ctx, copy);
+  return x;
+}
+
 lk_texts *lk_texts_read(lk_ctx *ctx, const char *path, const lk_texts_options *o, const lk_texts *like) {
-  static const lk_texts_options plain = {0};
   reading r = {.ctx = ctx, .path = path, .o = o ? o : &plain};
   size_t n = 0;
   if (!path) lk_fail(ctx, LK_ENIL, "texts_read: path is NULL");
-  if (lk_error(ctx, NULL)) return NULL;
-  format f = find_format(&r);
-  char *text = f < FORMATS ? lk_file_read_text(ctx, path, LIMIT, &n) : NULL;
-  if (text && strlen(text) != n) lk_fail(ctx, LK_EFORMAT, "%s holds a zero byte: it is no text", path);
-  r.x = text && !lk_error(ctx, NULL) ? lk_alloc(ctx, sizeof *r.x) : NULL;
-  if (r.x) {
-    r.x->ctx = ctx;
-    if (f == TXT) add(&r, text, NULL, NULL);
-    else if (f == JSONL) read_jsonl(&r, text);
-    else read_table(&r, text, f == TSV ? '\t' : ',');
-    if (!lk_error(ctx, NULL) && !r.x->count) lk_fail(ctx, LK_EFORMAT, "%s holds no example", path);
-    if (!lk_error(ctx, NULL)) resolve_labels(&r, like);
-  }
-  for (int64_t i = 0; r.label && i < r.x->count; i++) lk_free(ctx, r.label[i]);
-  lk_free(ctx, r.label);
+  char *text = lk_error(ctx, NULL) ? NULL : lk_file_read_text(ctx, path, LIMIT, &n);
+  lk_texts *x = text ? read_all(&r, text, n, like) : NULL;
   lk_free(ctx, text);
-  if (!lk_error(ctx, NULL)) return r.x;
-  lk_texts_free(r.x);
-  return NULL;
+  return x;
 }

@@ -3,7 +3,6 @@
  * How a token is written depends on its neighbours, so it is decoded behind those before it: text(before + new) minus
  * text(before).  U+FFFD at the end stands for bytes of a character that is not complete yet. */
 #include <lorikeet/generate.h>
-
 #include <string.h>
 
 enum {

@@ -110,6 +110,9 @@ static lk_status build(lk_pretrained *p) {
   if (strcmp(positions, "absolute") != 0)
     return lk_fail(c, LK_EFORMAT, "position_embedding_type '%.40s' is not supported; 'absolute' is", positions);
   if (p->pad < 0) p->pad = roberta ? 1 : 0;
+  if (p->pad >= p->vocabulary)
+    return lk_fail(c, LK_EFORMAT, "pad_token_id is %lld, and vocab_size %lld", (long long)p->pad,
+                   (long long)p->vocabulary);
   b->roberta = roberta;
   b->pad = p->pad;
   b->dropout = p->dropout ? dropout : 0;

@@ -22,6 +22,10 @@ lk_cache *lk_cache_new(lk_pretrained *p, int64_t rows, int64_t most) {
   if (rows < 1 || most < 1 || (p->most_tokens && most > p->most_tokens) || most > INT32_MAX || rows > INT32_MAX)
     lk_fail(ctx, LK_EARG, "cache: %lld rows of %lld tokens; the model takes %lld", (long long)rows, (long long)most,
             (long long)p->most_tokens);
+  const int64_t shape[] = {rows, p->kv_heads, most, p->head_width};
+  lk_view v;
+  if (!lk_error(ctx, NULL) && lk_view_init(&v, lk_model_dtype(p->model), 4, shape))
+    lk_fail(ctx, LK_EARG, "cache: %lld rows of %lld tokens are too many", (long long)rows, (long long)most);
   lk_cache *c = lk_error(ctx, NULL) ? NULL : lk_alloc(ctx, sizeof *c);
   if (!c) return NULL;
   *c = (lk_cache){.p = p, .rows = rows, .most = most, .dtype = lk_model_dtype(p->model)};

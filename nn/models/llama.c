@@ -47,9 +47,10 @@ static void destroy(lk_module *m) { lk_free(m->ctx, ((llama *)m)->blocks); }
 /* Tokens that a token of this layer sees; 0: all before it. */
 static int64_t window_of(lk_pretrained *p, int64_t layer) {
   const char *type = NULL;
-  int64_t window = 0;
+  int64_t window;
   int qwen = !strncmp(lk_json_string(p->ctx, p->config, "model_type", ""), "qwen", 4);
-  if (!lk_json_is_int(lk_json_get(p->config, "sliding_window"), &window) || window < 1) return 0;
+  window = lk_config_int(p, "sliding_window", 0, INT64_MIN, INT64_MAX);
+  if (window < 1) return 0;
   if (lk_json_is_string(lk_json_at(lk_json_get(p->config, "layer_types"), (size_t)layer), &type))
     return strcmp(type, "sliding_attention") ? 0 : window;
   if (!qwen) return window;

@@ -54,13 +54,17 @@ static const lk_family *find_family(lk_pretrained *p) {
 /* The label count of a classifier: of a new head, or as the config has it. */
 static void read_common(lk_pretrained *p, const lk_pretrained_options *o) {
   lk_ctx *c = lk_model_ctx(p->model);
-  int64_t labels = (int64_t)lk_json_count(lk_json_get(p->config, "id2label"));
+  const lk_json *names = lk_json_get(p->config, "id2label"), *eos = lk_json_get(p->config, "eos_token_id");
+  int64_t labels = (int64_t)lk_json_count(names);
+  if (lk_json_type(names) > LK_JSON_NULL && lk_json_type(names) != LK_JSON_OBJECT)
+    lk_fail(c, LK_EFORMAT, "id2label should be an object, not %s", lk_json_kind_name(lk_json_type(names)));
   p->classes = o->classes ? o->classes : labels ? labels : lk_config_int(p, "num_labels", 2, 1, 1 << 24);
   p->new_head = o->task == LK_TASK_CLASSIFY && o->classes > 0;
-  p->pad = p->bos = p->eos = -1;
-  lk_json_is_int(lk_json_get(p->config, "pad_token_id"), &p->pad);
-  lk_json_is_int(lk_json_get(p->config, "bos_token_id"), &p->bos);
-  lk_json_is_int(lk_json_get(p->config, "eos_token_id"), &p->eos);
+  p->pad = lk_config_int(p, "pad_token_id", -1, -1, 1 << 28);
+  p->bos = lk_config_int(p, "bos_token_id", -1, -1, 1 << 28);
+  p->eos = -1; /* or several: the first */
+  if (lk_json_type(eos) != LK_JSON_ARRAY) p->eos = lk_config_int(p, "eos_token_id", -1, -1, 1 << 28);
+  else lk_json_is_int(lk_json_at(eos, 0), &p->eos);
   if (!p->new_head || lk_error(c, NULL)) return;
   lk_json_remove(p->config, "id2label"); /* the labels are the old head's */
   lk_json_remove(p->config, "label2id");

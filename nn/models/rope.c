@@ -36,6 +36,7 @@ static void read_yarn(lk_pretrained *p, const lk_json *j, lk_rope *r) {
   double m = lk_json_real(p->ctx, j, "mscale", 0), all = lk_json_real(p->ctx, j, "mscale_all_dim", 0);
   double usual = m != 0 && all != 0 ? mscale(r->factor, m) / mscale(r->factor, all) : mscale(r->factor, 1);
   r->scale = number(p, j, "attention_factor", usual);
+  if (!(r->theta > 1)) lk_fail(p->ctx, LK_EFORMAT, "rope_parameters: rope_theta is %g, should be above 1", r->theta);
   r->low = dimension_of(r, fast);
   r->high = dimension_of(r, slow);
   if (lk_json_bool(p->ctx, j, "truncate", 1)) {
@@ -72,6 +73,9 @@ lk_status lk_rope_read(lk_pretrained *p, int64_t width, lk_rope *r) {
   if (r->kind == LK_ROPE_LLAMA3) {
     r->low = number(p, j, "low_freq_factor", 0);
     r->high = number(p, j, "high_freq_factor", 0);
+    if (!lk_error(c, NULL) && r->high <= r->low)
+      lk_fail(c, LK_EFORMAT, "rope_parameters: high_freq_factor %g should be above low_freq_factor %g", r->high,
+              r->low);
   }
   if (r->kind == LK_ROPE_YARN) read_yarn(p, j, r);
   return lk_error(c, NULL);

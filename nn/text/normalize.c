@@ -67,6 +67,12 @@ static void each_character(const lk_step *s, const lk_text *in, lk_text *out) {
 
 static void form(const lk_step *s, const lk_text *in, lk_text *out) { lk_text_form(out, in, (lk_form)s->behavior); }
 
+/* Copies a part as it is. */
+static void keep(const lk_text *in, size_t from, size_t to, lk_text *out) {
+  if (from < in->zero) out->zero = out->n + (in->zero < to ? in->zero : to) - from;
+  lk_text_add(out, in->s + from, to - from);
+}
+
 static void strip(const lk_step *s, const lk_text *in, lk_text *out) {
   size_t start = 0, end = in->n;
   uint32_t c;
@@ -78,20 +84,17 @@ static void strip(const lk_step *s, const lk_text *in, lk_text *out) {
     if (!lk_is_space(c)) break;
     end = last;
   }
-  lk_text_add(out, in->s + start, end - start);
-  out->zero = in->zero > start ? in->zero - start : 0;
-  if (out->zero > out->n) out->zero = out->n;
+  keep(in, start, end, out);
 }
 
 static void replace(const lk_step *s, const lk_text *in, lk_text *out) {
   size_t done = 0;
   for (lk_walk w = {0}; lk_pattern_step(&s->pattern, in->s, in->n, &w); done = w.end) {
-    lk_text_add(out, in->s + done, w.start - done);
+    keep(in, done, w.start, out);
     lk_text_add(out, s->text, s->n);
     if (w.end <= in->zero) out->zero = out->n;
   }
-  lk_text_add(out, in->s + done, in->n - done);
-  if (done < in->zero) out->zero = out->n - (in->n - in->zero);
+  keep(in, done, in->n, out);
 }
 
 static void prepend(const lk_step *s, const lk_text *in, lk_text *out) {

@@ -47,7 +47,7 @@ static const char *property(translation *t, const char *p) {
 }
 
 static const char *escape(translation *t, const char *p) {
-  static const char alike[] = "nrtfaebBAzZdDDRXKxk0123456789";
+  static const char alike[] = "nrtfaeAzZdDRXKxk0123456789";
   unsigned char c = (unsigned char)p[1];
   if (c == 'p' || c == 'P') return property(t, p);
   if (c == 's') say(t, "\\p{White_Space}");
@@ -55,6 +55,8 @@ static const char *escape(translation *t, const char *p) {
   else if (c == 'w' || c == 'W') set(t, WORD, c == 'W', p);
   else if (c == 'h' || c == 'H') set(t, "0-9a-fA-F", c == 'H', p);
   else if (c == 'v') say(t, "\\x0B");
+  else if (c == 'b') say(t, t->in_class ? "\\x08" : "(?:(?<=[" WORD "])(?![" WORD "])|(?<![" WORD "])(?=[" WORD "]))");
+  else if (c == 'B' && !t->in_class) say(t, "(?:(?<=[" WORD "])(?=[" WORD "])|(?<![" WORD "])(?![" WORD "]))");
   else if (c >= 0x80 || strchr(alike, c) || lk_is_punctuation(c) || c == ' ') lk_text_add(&t->out, p, c ? 2 : 1);
   else unsupported(t, p, 2);
   return p + 2 - !c;

@@ -6,7 +6,8 @@
 
 static const option options[] = {
     {"speed", OPTION_FLAG, offsetof(claims, speed), 0, 0, NULL, "times of steps; the default"},
-    {"quality", OPTION_FLAG, offsetof(claims, quality), 0, 0, NULL, "accuracies, similarity of experts, structures found"},
+    {"quality", OPTION_FLAG, offsetof(claims, quality), 0, 0, NULL,
+     "accuracies, similarity of experts, structures found"},
     {"threads", OPTION_INT, offsetof(claims, threads), 0, 64, "N", "0: one per core"},
     {0}};
 
@@ -21,21 +22,22 @@ static const option speed_options[] = {
 
 static const option quality_options[] = {
     {"model", OPTION_TEXT, offsetof(claims, model), 0, 0, "DIR", "pretrained model; made there if there is none"},
+    {"keep", OPTION_INT, offsetof(claims, keep), 1, 1000, "N", "layers of each type that LoRA-drop keeps"},
     {"seeds", OPTION_INT, offsetof(claims, seeds), 1, 10, "N", "runs of each method"},
     {0}};
 
-void claim_say(int holds, const char *format, ...) {
+void claim_say(int holds, const char *why, const char *format, ...) {
   va_list list;
   va_start(list, format);
   printf("* ");
   vprintf(format, list);
-  printf(": %s\n", holds ? "holds" : "DOES NOT HOLD");
+  printf(": %s\n    %s\n", holds ? "holds" : "DOES NOT HOLD", why);
   fflush(stdout);
   va_end(list);
 }
 
 static claims defaults(void) {
-  claims o = {.seeds = 3, .dim = 1024, .pairs = 60, .tokens = "512,1024,2048", .model = "claims-model"};
+  claims o = {.seeds = 3, .dim = 1024, .pairs = 60, .tokens = "512,1024,2048", .model = "exhibit/claims", .keep = 1};
   o.source = run_source_defaults();
   o.source.domain = "inverted+rotated";
   o.source.train = 1000;

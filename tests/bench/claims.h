@@ -15,12 +15,13 @@ typedef struct claims {
   const char *tokens; /* "512,1024,2048" */
   /* quality */
   const char *model; /* directory of the pretrained model; made if it is not there */
+  int64_t keep;      /* layers of a type that LoRA-drop keeps */
   run_source source;
   run_options train;
 } claims;
 
-/* Prints a claim with what was measured (a text made like printf's), and whether it holds. */
-void claim_say(int holds, const char *format, ...) LK_PRINTF(2, 3);
+/* Prints a claim with what was measured (a text made like printf's), whether it holds, and in a line why. */
+void claim_say(int holds, const char *why, const char *format, ...) LK_PRINTF(3, 4);
 
 /* The papers' claims about time, and about what training gives.  0, or 1 after saying what went wrong. */
 int claims_speed(const claims *o);

@@ -3,13 +3,13 @@
  * The same networks as the PyTorch script that we compare with: pre-norm transformer blocks on random input
  * [batch, seq, width], a head of 10 classes on the first token (gpt2: the last), cross-entropy, AdamW.
  * utilisation = FLOPs that the step must do / time / the sgemm rate of this process (2048 x 2048 x 2048). */
-#include <lorikeet.h>
+#include "measure.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
 #define CLASSES 10
 #define MAX_STEPS 1000
@@ -48,12 +48,6 @@ typedef struct {
   float *x;
   int64_t *labels;
 } bench;
-
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- networks ---- */
 
@@ -118,13 +112,8 @@ static double necessary_flops(const bench *b, int64_t trained) {
 
 /* ---- measuring ---- */
 
-static int compare(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
 static double step(bench *b, lk_tape *t, lk_optim *opt, int64_t n) {
-  double start = now();
+  double start = measure_now();
   lk_tape_reset(t);
   if (opt) {
     lk_train(t, (uint64_t)n, 0);
@@ -135,25 +124,7 @@ static double step(bench *b, lk_tape *t, lk_optim *opt, int64_t n) {
     lk_no_grad(t, 1);
     forward(b, t);
   }
-  return now() - start;
-}
-
-/* Best of a few products of 2048 x 2048 matrices, GFLOP/s. */
-static double sgemm_rate(lk_ctx *ctx) {
-  const int64_t n = 2048, shape[] = {n, n};
-  double best = 0;
-  lk_tape *t = lk_tape_new(ctx);
-  for (int i = 0; i < 5; i++) {
-    lk_tape_reset(t);
-    lk_no_grad(t, 1);
-    lk_tensor a = lk_input(t, LK_F32, 2, shape, NULL), b = lk_input(t, LK_F32, 2, shape, NULL);
-    double start = now();
-    lk_matmul(t, a, b);
-    double rate = 2 * (double)(n * n * n) / (now() - start) / 1e9;
-    if (rate > best) best = rate;
-  }
-  lk_tape_free(t);
-  return best;
+  return measure_now() - start;
 }
 
 static int prepare(bench *b) {
@@ -189,9 +160,9 @@ static int measure(bench *b) {
   if (lk_error(b->ctx, NULL)) return -1;
   struct rusage usage;
   getrusage(RUSAGE_SELF, &usage);
-  qsort(times, (size_t)b->o.steps, sizeof *times, compare);
   int64_t trained = b->o.infer ? 0 : lk_trainable_count(b->model);
-  double seconds = times[b->o.steps / 2], flops = necessary_flops(b, trained), rate = sgemm_rate(b->ctx);
+  double seconds = measure_quantile(times, b->o.steps, .5), flops = necessary_flops(b, trained),
+         rate = measure_sgemm(b->ctx, measure_now);
   double peak = (double)usage.ru_maxrss / 1024, used = flops / seconds / 1e9 / rate;
   lk_tape_stats stats = lk_tape_statistics(t);
   if (b->o.json)
