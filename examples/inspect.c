@@ -49,7 +49,9 @@ static lk_task guess_task(const lk_json *config) {
 /* Modules without memory; the prefix of tensor names that files may leave out. */
 static const char *build(lk_model *model, const char *directory, const lk_json *config, const settings *s) {
   lk_ctx *c = lk_model_ctx(model);
-  if (!strcmp(lk_json_string(c, config, "model_type", ""), "vit")) {
+  const char *type = "";
+  lk_json_is_string(lk_json_get(config, "model_type"), &type);
+  if (!strcmp(type, "vit")) {
     lk_vit_config vit;
     if (!lk_vit_config_from_json(c, config, &vit)) lk_vit_new(model, &vit);
     return "vit.";

@@ -181,12 +181,22 @@ static int can_be_half(const lk_param *p) {
   return s && s->weight == p && s->kind != LK_SITE_CONV2D && p->value.dtype == LK_F32;
 }
 
-/* Gives p the stored values: by pointing into the file where that is possible. */
-static lk_status take(lk_param *p, lk_safetensors *f, const lk_stored *s, int flags) {
+/* The stored values become codes, and the file's memory is given back before the next ones are read. */
+static lk_status take_coded(lk_site *site, lk_safetensors *f, const lk_stored *s, const lk_quantise_options *q) {
   lk_view v;
+  if (lk_safetensors_view(f, s, &v) || lk_site_quantise(site, &v, q)) return lk_error(site->module->ctx, NULL);
+  lk_safetensors_forget(f, s);
+  return LK_OK;
+}
+
+/* Gives p the stored values: by pointing into the file where that is possible. */
+static lk_status take(lk_param *p, lk_safetensors *f, const lk_stored *s, const lk_load_options *o) {
+  lk_view v;
+  lk_site *site = ((lk_module *)p->owner)->site;
+  if (site && site->weight == p && lk_site_to_quantise(site, o->quantise)) return take_coded(site, f, s, o->quantise);
   if (lk_safetensors_view(f, s, &v)) return lk_error(p->ctx, NULL);
   int half = v.dtype == LK_BF16 || v.dtype == LK_F16;
-  if (flags & LK_LOAD_COPY || (v.dtype != p->value.dtype && !(half && can_be_half(p)))) return lk_param_assign(p, &v);
+  if (o->flags & LK_LOAD_COPY || (v.dtype != p->value.dtype && !(half && can_be_half(p)))) return lk_param_assign(p, &v);
   if (p->owned) lk_free(p->ctx, p->value.p);
   p->value.dtype = v.dtype;
   p->value.p = v.p;
@@ -199,7 +209,7 @@ static lk_status take_all(lk_model *model, const lk_shards *f, const lk_load_opt
   lk_safetensors *in;
   for (lk_param *p = NULL; (p = lk_param_walk(model, p));) {
     const lk_stored *s = wanted(p, o) ? stored_for(f, p, o, &in) : NULL;
-    if (s && take(p, in, s, o->flags)) break;
+    if (s && take(p, in, s, o)) break;
   }
   return lk_error(lk_model_ctx(model), NULL);
 }

@@ -22,6 +22,8 @@ typedef struct lk_file {
 /* Maps a file; NULL on error (also for directories, pipes and devices).  An empty file has size 0. */
 LK_API lk_file *lk_file_map(lk_ctx *ctx, const char *path);
 LK_API void lk_file_unmap(lk_file *f); /* f may be NULL */
+/* These bytes will not be read soon: the system may take their memory back, and reads the file again if they are. */
+LK_API void lk_file_forget(lk_file *f, size_t offset, size_t bytes);
 
 /* The whole file as a string of the caller's (lk_free); its length goes to *length unless that is NULL.  NULL on
  * error, also when it has more than `limit` bytes or contains a zero byte (LK_EFORMAT). */

@@ -84,6 +84,7 @@ typedef struct lk_load_options {
   const char *const *skip;   /* beginnings of paths, ended by NULL: these keep their values, whatever the file holds */
   const char *const *unused; /* beginnings ("*.x": ends) of names in the file, ended by NULL, that the model does not need */
   const char *const *optional; /* beginnings of paths, ended by NULL: they keep their values when the file has none */
+  const struct lk_quantise_options *quantise; /* weights become codes as they are read; NULL: none do; see quantise.h */
 } lk_load_options;
 LK_API lk_status lk_model_load_with(lk_model *model, const char *path, const lk_load_options *options);
 /* The same from a directory: its model.safetensors, or the shards that its model.safetensors.index.json names. */

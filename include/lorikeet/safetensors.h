@@ -50,6 +50,8 @@ LK_API const lk_stored *lk_safetensors_find(const lk_safetensors *f, const char 
  * not align it to its element size, in a copy made by the first call, which the reader owns.  dtypes F32, F64, I64,
  * I32, U8, BF16, F16, and BOOL as U8; any other is refused by name (LK_EDTYPE). */
 LK_API lk_status lk_safetensors_view(lk_safetensors *f, const lk_stored *tensor, lk_view *view);
+/* The tensor's data will not be read soon: its memory may be given back meanwhile.  Its views stay valid. */
+LK_API void lk_safetensors_forget(lk_safetensors *f, const lk_stored *tensor);
 /* find and view in one; a missing tensor is an error (LK_EARG). */
 LK_API lk_status lk_safetensors_get(lk_safetensors *f, const char *name, lk_view *view);
 

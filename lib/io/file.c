@@ -58,6 +58,12 @@ void lk_file_unmap(lk_file *f) {
   lk_free(f->ctx, f);
 }
 
+void lk_file_forget(lk_file *f, size_t offset, size_t bytes) {
+  size_t page = (size_t)sysconf(_SC_PAGESIZE), first = (offset + page - 1) / page * page;
+  size_t end = offset + bytes < f->size ? (offset + bytes) / page * page : f->size;
+  if (f->mapped && first < end) madvise((char *)f->bytes + first, end - first, MADV_DONTNEED); /* only advice */
+}
+
 /* Everything up to the end, if that is at most limit bytes, and a terminator. */
 static lk_status read_all(lk_ctx *ctx, int fd, const char *path, size_t limit, char **text, size_t *n) {
   struct stat st;

@@ -84,6 +84,10 @@ lk_status lk_safetensors_view(lk_safetensors *f, const lk_stored *tensor, lk_vie
   return LK_OK;
 }
 
+void lk_safetensors_forget(lk_safetensors *f, const lk_stored *tensor) {
+  if (f && f->file && tensor) lk_file_forget(f->file, tensor->offset, tensor->bytes);
+}
+
 lk_status lk_safetensors_get(lk_safetensors *f, const char *name, lk_view *view) {
   memset(view, 0, sizeof *view);
   if (!f || !name) return LK_ENIL;

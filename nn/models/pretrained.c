@@ -98,13 +98,17 @@ static lk_status build(lk_pretrained *p, const lk_pretrained_options *o) {
   return lk_error(c, NULL);
 }
 
-/* Memory and first values for the parameters that the file did not hold. */
-static lk_status initialise(lk_pretrained *p) {
+/* Memory and first values for the parameters that the file did not hold; one weight after the other becomes codes. */
+static lk_status initialise(lk_pretrained *p, const lk_quantise_options *quantise) {
   lk_ctx *c = lk_model_ctx(p->model);
   if (lk_model_shapes_only(p->model)) return LK_OK;
   for (lk_param *q = NULL; (q = lk_param_walk(p->model, q)) && !lk_error(c, NULL);) {
-    if (q->value.p || q->alias) continue;
+    lk_site *site = ((lk_module *)q->owner)->site;
+    int weight = site && site->weight == q;
+    if (q->value.p || q->alias || (weight && site->coded)) continue;
     if (!lk_param_own(q)) p->family->initialise(p, q);
+    if (weight && !lk_error(c, NULL) && lk_site_to_quantise(site, quantise))
+      lk_site_quantise(site, &site->weight->value, quantise);
   }
   return lk_error(c, NULL);
 }
@@ -136,7 +140,8 @@ lk_pretrained *lk_pretrained_new(lk_model *model, const lk_json *config, const l
   static const lk_pretrained_options plain = {0};
   if (!model || !config) return NULL;
   lk_pretrained *p = make(model, lk_json_copy(lk_model_ctx(model), config), o ? o : &plain);
-  return p && !initialise(p) ? p : NULL;
+  if (p) initialise(p, o ? o->quantise : NULL);
+  return p && !lk_error(p->ctx, NULL) ? p : NULL;
 }
 
 /* ---- opening ---- */
@@ -152,9 +157,10 @@ static void name_error(lk_ctx *c, const char *path) {
   lk_fail(c, status, "%s: %s", path, copy);
 }
 
-static lk_status load(lk_pretrained *p, int flags) {
+static lk_status load(lk_pretrained *p, const lk_pretrained_options *o) {
   const lk_family *f = p->family;
-  const lk_load_options options = {.flags = flags,
+  const lk_load_options options = {.flags = o->flags,
+                                   .quantise = o->quantise,
                                    .prefix = p->prefix,
                                    .added = p->prefix,
                                    .skip = p->new_head ? f->heads : NULL,
@@ -176,7 +182,7 @@ lk_pretrained *lk_pretrained_open(lk_model *model, const char *directory, const 
   if (p) p->directory = lk_strdup(c, directory);
   if (lk_error(c, NULL) || !p) return NULL;
   if (lk_model_shapes_only(model)) return p;
-  return load(p, o->flags) || initialise(p) ? NULL : p;
+  return load(p, o) || initialise(p, o->quantise) ? NULL : p;
 }
 
 /* ---- using ---- */

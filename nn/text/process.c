@@ -93,6 +93,8 @@ void lk_read_processor(lk_reader *r, const lk_json *j) {
 
 /* ---- truncation and padding ---- */
 
+enum { MOST_PADDING = 1 << 24 }; /* a larger number is no length that was meant */
+
 static const char *const directions[] = {"Right", "Left", NULL};
 
 /* stride asks for the parts that are cut off as texts of their own, which lk_encode does not give. */
@@ -114,11 +116,11 @@ void lk_read_padding(lk_reader *r, const lk_json *j) {
   if (lk_json_is_string(strategy, &word)) {
     if (strcmp(word, "BatchLongest")) lk_refuse(r, "strategy", "'%s' is not supported", word);
   } else if (lk_need(r, j, "strategy", LK_JSON_OBJECT)) {
-    k->pad_to = lk_field_int(r, strategy, "Fixed", 0, INT32_MAX, -1);
+    k->pad_to = lk_field_int(r, strategy, "Fixed", 0, MOST_PADDING, -1);
   }
   k->has_padding = 1;
   k->pad_left = lk_field_word(r, j, "direction", directions, -1);
-  k->pad_multiple = lk_field_int(r, j, "pad_to_multiple_of", 0, INT32_MAX, 0);
+  k->pad_multiple = lk_field_int(r, j, "pad_to_multiple_of", 0, MOST_PADDING, 0);
   k->pad_id = (int32_t)lk_field_int(r, j, "pad_id", 0, INT32_MAX, -1);
   k->pad_type = (int32_t)lk_field_int(r, j, "pad_type_id", 0, INT32_MAX, -1);
 }
