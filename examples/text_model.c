@@ -39,6 +39,13 @@ static lk_pretrained_options options_of(lk_ctx *ctx, const char *directory, cons
   return o;
 }
 
+static lk_tokenizer *open_tokenizer(lk_ctx *ctx, const char *directory) {
+  char *path = lk_sprintf(ctx, "%s/tokenizer.json", directory);
+  lk_tokenizer *k = path ? lk_tokenizer_open(ctx, path) : NULL;
+  lk_free(ctx, path);
+  return k;
+}
+
 static const char *find_head(lk_model *model) {
   static const char *const names[] = {"classifier", "score"};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
@@ -53,7 +60,7 @@ lk_status text_open(lk_ctx *ctx, const char *directory, const text_source *s, in
   if (!lk_error(ctx, NULL)) m->model = lk_model_new(ctx, LK_F32, model_flags);
   if (m->model) m->p = lk_pretrained_open(m->model, directory, &options);
   if (m->p) m->head = find_head(m->model);
-  if (m->p && !(model_flags & LK_SHAPES_ONLY)) m->tokenizer = lk_tokenizer_open(ctx, directory);
+  if (m->p && !(model_flags & LK_SHAPES_ONLY)) m->tokenizer = open_tokenizer(ctx, directory);
   if (m->tokenizer && lk_tokenizer_size(m->tokenizer) > m->p->vocabulary)
     lk_fail(ctx, LK_EFORMAT, "%s: the tokenizer has %lld tokens, the model %lld", directory,
             (long long)lk_tokenizer_size(m->tokenizer), (long long)m->p->vocabulary);

@@ -233,7 +233,7 @@ static lk_status evaluate(run_task *t, run_part part, run_guess *guesses, run_sc
   if (s->m->kind == TEXT_EMBED) o.batch = JUDGED_ROWS;
   o.pad = s->m->p->pad < 0 ? 0 : s->m->p->pad;
   other.loader = other.pair_loader = NULL;
-  if (unknown && !guesses) *score = (run_score){NAN, NAN};
+  if (unknown && (!guesses || s->m->kind == TEXT_EMBED)) *score = (run_score){NAN, NAN};
   else if (!check(&other.task) && !load(&other.task, part, &o)) judge(&other, guesses, score, &count);
   finish(&other.task);
   if (count > 0) *score = (run_score){score->accuracy / count, score->loss / count};

@@ -90,7 +90,7 @@ static const lk_dataset *any_test(const session *s) {
 
 static void finish(lk_ctx *ctx, session *s, const settings *o, const trial *t, const run_result *r, int seed,
                    outcome *out) {
-  out->trainable = r->trainable;
+  out->trainable = (out->trainable * seed + r->trainable) / (seed + 1);
   out->step_ms = seed ? fmin(out->step_ms, r->step_ms) : r->step_ms;
   out->peak_mb = r->peak_mb;
   out->routed = is_routed(s);

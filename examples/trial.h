@@ -12,7 +12,8 @@ typedef struct figure {
 
 typedef struct outcome {
   figure test[DOMAINS], train, validation; /* accuracies in percent */
-  int64_t trainable, nlosses;
+  int64_t trainable;                       /* mean over the seeds: selections differ */
+  int64_t nlosses;
   double step_ms, peak_mb;
   double merged_change; /* largest change of a logit by merging; NaN: not merged */
   int routed;           /* cannot be merged: depends on the input */

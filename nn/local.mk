@@ -11,6 +11,7 @@ nn_sources = \
   %D%/combine_site.c \
   %D%/combine_sum.c \
   %D%/compose.c \
+  %D%/file_error.c \
   %D%/genes.c \
   %D%/match.c \
   %D%/merge.c \

@@ -25,6 +25,9 @@ struct lk_model {
   int loss_asked;   /* lk_adapter_loss was called since the last step */
 };
 
+/* file_error.c */
+void lk_file_error(lk_ctx *ctx, const char *path); /* puts the path in front of the error, if there is one */
+
 /* module.c */
 lk_param *lk_param_walk(lk_model *model, lk_param *p); /* base parameters in order; NULL begins and ends */
 

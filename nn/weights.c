@@ -181,6 +181,12 @@ static int can_be_half(const lk_param *p) {
   return s && s->weight == p && s->kind != LK_SITE_CONV2D && p->value.dtype == LK_F32;
 }
 
+/* Do the stored values become others?  bf16 is mapped as it lies. */
+static int is_to_quantise(const lk_site *s, const lk_param *p, const lk_stored *stored, const lk_quantise_options *q) {
+  if (!s || s->weight != p || !lk_site_to_quantise(s, q)) return 0;
+  return q->kind != LK_QUANT_BF16 || strcmp(stored->dtype, "BF16");
+}
+
 /* The stored values become codes, and the file's memory is given back before the next ones are read. */
 static lk_status take_coded(lk_site *site, lk_safetensors *f, const lk_stored *s, const lk_quantise_options *q) {
   lk_view v;
@@ -193,7 +199,7 @@ static lk_status take_coded(lk_site *site, lk_safetensors *f, const lk_stored *s
 static lk_status take(lk_param *p, lk_safetensors *f, const lk_stored *s, const lk_load_options *o) {
   lk_view v;
   lk_site *site = ((lk_module *)p->owner)->site;
-  if (site && site->weight == p && lk_site_to_quantise(site, o->quantise)) return take_coded(site, f, s, o->quantise);
+  if (is_to_quantise(site, p, s, o->quantise)) return take_coded(site, f, s, o->quantise);
   if (lk_safetensors_view(f, s, &v)) return lk_error(p->ctx, NULL);
   int half = v.dtype == LK_BF16 || v.dtype == LK_F16;
   if (o->flags & LK_LOAD_COPY || (v.dtype != p->value.dtype && !(half && can_be_half(p)))) return lk_param_assign(p, &v);

@@ -30,6 +30,7 @@ test_headers = \
   %D%/io_suite.h \
   %D%/neat.h \
   %D%/peft.h \
+  %D%/png_file.h \
   %D%/search.h \
   %D%/tape.h \
   %D%/tiny.h \
@@ -78,8 +79,10 @@ fuzzers = \
   %D%/fuzz/fuzz_config \
   %D%/fuzz/fuzz_idx \
   %D%/fuzz/fuzz_index \
+  %D%/fuzz/fuzz_jpeg \
   %D%/fuzz/fuzz_json \
   %D%/fuzz/fuzz_peft \
+  %D%/fuzz/fuzz_png \
   %D%/fuzz/fuzz_safetensors \
   %D%/fuzz/fuzz_texts \
   %D%/fuzz/fuzz_tokenizer
@@ -87,8 +90,10 @@ check_PROGRAMS += $(fuzzers)
 %C%_fuzz_fuzz_config_SOURCES = %D%/fuzz/fuzz_config.c $(fuzz_driver)
 %C%_fuzz_fuzz_index_SOURCES = %D%/fuzz/fuzz_index.c $(fuzz_driver)
 %C%_fuzz_fuzz_idx_SOURCES = %D%/fuzz/fuzz_idx.c $(fuzz_driver)
+%C%_fuzz_fuzz_jpeg_SOURCES = %D%/fuzz/fuzz_jpeg.c %D%/fuzz/fuzz_image.h $(fuzz_driver)
 %C%_fuzz_fuzz_json_SOURCES = %D%/fuzz/fuzz_json.c $(fuzz_driver)
 %C%_fuzz_fuzz_peft_SOURCES = %D%/fuzz/fuzz_peft.c $(fuzz_driver)
+%C%_fuzz_fuzz_png_SOURCES = %D%/fuzz/fuzz_png.c %D%/fuzz/fuzz_image.h $(fuzz_driver)
 %C%_fuzz_fuzz_safetensors_SOURCES = %D%/fuzz/fuzz_safetensors.c $(fuzz_driver)
 %C%_fuzz_fuzz_texts_SOURCES = %D%/fuzz/fuzz_texts.c $(fuzz_driver)
 %C%_fuzz_fuzz_tokenizer_SOURCES = %D%/fuzz/fuzz_tokenizer.c $(fuzz_driver)
@@ -120,6 +125,7 @@ suites = \
   %D%/test_generate_program \
   %D%/test_half \
   %D%/test_ia3 \
+  %D%/test_images \
   %D%/test_inplace \
   %D%/test_io \
   %D%/test_json \
@@ -172,6 +178,7 @@ check_PROGRAMS += $(suites)
 %C%_test_glora_LDADD = $(suite_libs)
 %C%_test_half_LDADD = $(suite_libs)
 %C%_test_ia3_LDADD = $(suite_libs)
+%C%_test_images_LDADD = $(suite_libs)
 %C%_test_inplace_LDADD = $(suite_libs)
 %C%_test_io_LDADD = $(suite_libs)
 %C%_test_json_LDADD = $(suite_libs)

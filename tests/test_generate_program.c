@@ -203,7 +203,7 @@ static const char *const shown[] = {"5, with 41 tensors in 45,548 bytes",
                                     "F32 [24, 72]                      1,728",
                                     "BF16 [53, 24]                     1,272",
                                     "self_attn.q_norm",
-                                    "classifier.out_proj",
+                                    "    out_proj",
                                     "transform.LayerNorm",
                                     "layernorm_before"};
 

@@ -140,6 +140,8 @@ START_TEST(test_files_and_plain_text) {
   refused(LK_EIO, "none.tsv");
   test_put("zero.tsv", "a\0b\t1\n", 6);
   ck_assert_ptr_null(lk_texts_read(ctx, "zero.tsv", NULL, NULL));
+  refused(LK_EFORMAT, "'zero.tsv' is not text: byte 1 is zero");
+  ck_assert_ptr_null(lk_texts_parse(ctx, "a\0b\t1\n", 6, "zero.tsv", NULL, NULL));
   refused(LK_EFORMAT, "zero.tsv holds a zero byte");
   ck_assert_ptr_null(lk_texts_read(ctx, NULL, NULL, NULL));
   refused(LK_ENIL, "path is NULL");

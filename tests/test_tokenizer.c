@@ -191,6 +191,24 @@ START_TEST(takes_long_words) {
 }
 END_TEST
 
+#define ADDED(content, more) "{\"id\":0,\"content\":\"" content "\",\"normalized\":false," more "}"
+
+/* A token that strips white space may leave nothing, or less than nothing, of the next one. */
+START_TEST(white_space_is_taken_once) {
+  lk_tokenizer *k =
+      parse("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"x\":0,\" \":1},\"merges\":[]},\"added_tokens\":[" ADDED(
+          "e", "\"rstrip\":true") "," ADDED("  ", "\"lstrip\":true") "," ADDED("on", "\"single_word\":true") "]}");
+  ck_assert_ptr_nonnull(k);
+  expect_ids(k, "e x", NULL, "2 0");
+  expect_ids(k, "e  x", NULL, "2 0");
+  expect_ids(k, "e   x", NULL, "2 0");
+  expect_ids(k, "x   x", NULL, "0 3 1 0");
+  expect_ids(k, "x on x", NULL, "0 1 4 1 0");
+  expect_ids(k, "x onx xon", NULL, "0 1 0 1 0");
+  lk_tokenizer_free(k);
+}
+END_TEST
+
 /* ---- what is refused ---- */
 
 #define MODEL "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]}"
@@ -335,6 +353,7 @@ int main(void) {
   tcase_add_test(c, takes_options);
   tcase_add_test(c, file_options_can_be_switched_off);
   tcase_add_test(c, knows_its_tokens);
+  tcase_add_test(c, white_space_is_taken_once);
   tcase_add_loop_test(c, takes_long_words, 0, KINDS);
   c = add_case(s, "errors");
   tcase_add_loop_test(c, refuses_malformed_files, 0, (int)(sizeof malformed / sizeof *malformed));

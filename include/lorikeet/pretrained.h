@@ -84,7 +84,9 @@ LK_API const char *lk_pretrained_label(const lk_pretrained *p, int64_t class_ind
 LK_API int lk_task_find(const char *name);
 
 /* ---- generating ---- */
-/* For rows sequences of up to `most` tokens each.  NULL on error.  The caller frees it before the model. */
+/* For rows sequences of up to `most` tokens each.  Keys of "dynamic" rotary embeddings stay turned as the length of the
+ * row at their time said, as in transformers: longer rows than in pretraining give other logits than without a cache.
+ * NULL on error.  The caller frees it before the model. */
 LK_API lk_cache *lk_cache_new(lk_pretrained *p, int64_t rows, int64_t most);
 LK_API void lk_cache_free(lk_cache *c);
 LK_API int64_t lk_cache_length(const lk_cache *c);          /* tokens so far */

@@ -5,7 +5,10 @@
  *   lk_encode(k, "a text", NULL, NULL, &e);   ... e.ids[0 .. e.n - 1] ...   lk_encoding_free(k, &e);
  *
  * Models: WordPiece (BERT), byte-level BPE (GPT-2, RoBERTa, LLaMA 3, Qwen), BPE with byte fallback (LLaMA 2, Mistral).
- * The ids are those of HuggingFace's tokenizers library; what a file asks for beyond that is refused by name. */
+ * The ids are those of HuggingFace's tokenizers library (0.23); what a file asks for beyond that is refused by name.
+ * Regular expressions and lower case know the characters of PCRE2's and utf8proc's Unicode versions: with older ones
+ * than the library's, letters of scripts that were added since may be cut in other places.  A file's stride, which asks
+ * for the parts that truncation cuts off, is ignored. */
 #ifndef LORIKEET_TOKENIZER_H
 #define LORIKEET_TOKENIZER_H
 #include <lorikeet/ctx.h>

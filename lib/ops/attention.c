@@ -287,14 +287,17 @@ static double pairs(const job *j) {
  * since they add to one gradient. */
 static int64_t grain_of(const job *j, int64_t heads) { return up_to(heads < 32 ? 1 : 4, j->group); }
 
+enum { SERIAL = 1 << 15 }; /* multiplications that are not worth a second thread: one token's, when generating */
+
 static int fwd(lk_call *c) {
   job j;
   if (prepare(c, &j, 0)) return -1;
   int64_t heads = c->y->shape[0] * j.heads;
   j.lse = lk_save(c, (size_t)(heads * j.t * size_of(&j)));
   if (!j.lse) return -1;
-  lk_count_flops(c, 2 * pairs(&j) * (double)(j.d + j.dv));
-  lk_parallel(c->threads, heads, grain_of(&j, heads), forward_heads, &j);
+  double work = pairs(&j) * (double)(j.d + j.dv);
+  lk_count_flops(c, 2 * work);
+  lk_parallel(work < SERIAL ? 1 : c->threads, heads, grain_of(&j, heads), forward_heads, &j);
   return 0;
 }
 

@@ -1,4 +1,6 @@
 /* preprocess.c: HuggingFace's preprocessor_config.json: how images become a model's pixels. */
+#include "model.h"
+
 #include <lorikeet/file.h>
 #include <lorikeet/images.h>
 #include <lorikeet/json.h>
@@ -192,6 +194,7 @@ lk_status lk_preprocess_read(lk_ctx *ctx, const char *directory, int channels, i
     *p = defaults(type, channels, size);
     if (!read_geometry(&r, p, !type->shortest_edge)) read_values(&r, p);
   }
+  if (path) lk_file_error(ctx, path);
   lk_json_free(json);
   lk_free(ctx, path);
   return lk_error(ctx, NULL);

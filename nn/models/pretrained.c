@@ -146,17 +146,6 @@ lk_pretrained *lk_pretrained_new(lk_model *model, const lk_json *config, const l
 
 /* ---- opening ---- */
 
-/* Puts the file's name in front of the error that there is. */
-static void name_error(lk_ctx *c, const char *path) {
-  const char *message;
-  char copy[600];
-  lk_status status = lk_error(c, &message);
-  if (!status || !strncmp(message, path, strlen(path))) return;
-  snprintf(copy, sizeof copy, "%s", message);
-  lk_error_clear(c);
-  lk_fail(c, status, "%s: %s", path, copy);
-}
-
 static lk_status load(lk_pretrained *p, const lk_pretrained_options *o) {
   const lk_family *f = p->family;
   const lk_load_options options = {.flags = o->flags,
@@ -177,7 +166,7 @@ lk_pretrained *lk_pretrained_open(lk_model *model, const char *directory, const 
   if (!directory) lk_fail(c, LK_ENIL, "pretrained_open: directory is NULL");
   char *path = lk_error(c, NULL) ? NULL : lk_sprintf(c, "%s/config.json", directory);
   lk_pretrained *p = path ? make(model, lk_json_read(c, path), o) : NULL;
-  if (path) name_error(c, path);
+  if (path) lk_file_error(c, path);
   lk_free(c, path);
   if (p) p->directory = lk_strdup(c, directory);
   if (lk_error(c, NULL) || !p) return NULL;

@@ -1,4 +1,5 @@
 /* vit_files.c: directories with a vision transformer: config.json and model.safetensors. */
+#include "model.h"
 #include "models/vit_parts.h"
 
 #include <lorikeet/file.h>
@@ -8,22 +9,11 @@ static char *file_in(lk_ctx *ctx, const char *directory, const char *name) {
   return lk_sprintf(ctx, "%s/%s", directory, name);
 }
 
-/* Puts the file's name in front of the error that there is. */
-static void name_error(lk_ctx *ctx, const char *path) {
-  const char *message;
-  char copy[600];
-  lk_status status = lk_error(ctx, &message);
-  if (!status) return;
-  snprintf(copy, sizeof copy, "%s", message);
-  lk_error_clear(ctx);
-  lk_fail(ctx, status, "%s: %s", path, copy);
-}
-
 /* The config; *json is the caller's. */
 static lk_status read_config(lk_ctx *ctx, const char *directory, lk_vit_config *config, lk_json **json) {
   char *path = file_in(ctx, directory, "config.json");
   *json = path ? lk_json_read(ctx, path) : NULL;
-  if (*json && lk_vit_config_from_json(ctx, *json, config)) name_error(ctx, path);
+  if (*json && lk_vit_config_from_json(ctx, *json, config)) lk_file_error(ctx, path);
   lk_free(ctx, path);
   return lk_error(ctx, NULL);
 }

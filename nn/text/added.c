@@ -145,8 +145,9 @@ static void cut(const lk_matcher *m, const char *s, size_t n, size_t zero, lk_pi
     i += a ? a->n : 1;
     if (!a || (a->single_word && !is_single_word(s, n, start, end))) continue;
     widen(a, s, n, done, &start, &end);
+    if (start > end) continue; /* the white space that it consists of belongs to the one before */
     if (done < start) add_text(to, s, done, start, zero);
-    lk_piece_add(to, s + start, end - start, 0, a->id);
+    if (start < end) lk_piece_add(to, s + start, end - start, 0, a->id);
     done = end;
   }
   if (done < n) add_text(to, s, done, n, zero);

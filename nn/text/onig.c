@@ -4,7 +4,9 @@
  * option; what PCRE2 has no words for is refused. */
 #include "text.h"
 
-#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
+/* What \w is: in a class; outside, where it takes some of Latin-1 for letters. */
+#define LETTERS "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORD LETTERS "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
 
 typedef struct translation {
   lk_text out;
@@ -52,7 +54,7 @@ static const char *escape(translation *t, const char *p) {
   if (c == 'p' || c == 'P') return property(t, p);
   if (c == 's') say(t, "\\p{White_Space}");
   else if (c == 'S') say(t, "\\P{White_Space}");
-  else if (c == 'w' || c == 'W') set(t, WORD, c == 'W', p);
+  else if (c == 'w' || c == 'W') set(t, t->in_class ? LETTERS : WORD, c == 'W', p);
   else if (c == 'h' || c == 'H') set(t, "0-9a-fA-F", c == 'H', p);
   else if (c == 'v') say(t, "\\x0B");
   else if (c == 'b') say(t, t->in_class ? "\\x08" : "(?:(?<=[" WORD "])(?![" WORD "])|(?<![" WORD "])(?=[" WORD "]))");
@@ -74,7 +76,7 @@ static const char *named_class(translation *t, const char *p) {
                {"[:upper:]", "\\p{Uppercase}"},
                {"[:lower:]", "\\p{Lowercase}"},
                {"[:xdigit:]", "0-9a-fA-F"},
-               {"[:word:]", WORD}};
+               {"[:word:]", LETTERS}};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     size_t n = strlen(names[i].name);
     if (strncmp(p, names[i].name, n)) continue;

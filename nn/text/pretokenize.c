@@ -1,7 +1,7 @@
 /* pretokenize.c: the pre-tokenizers cut a text into the pieces that the model sees. */
 #include "text.h"
 
-/* ---- the alphabet of byte-level vocabularies (GPT-2): printable bytes are themselves, the others 256, 257, ... ---- */
+/* ---- the alphabet of byte-level vocabularies (GPT-2): printable bytes are themselves, others 256, 257, ... ---- */
 
 uint32_t lk_byte_char(unsigned char byte) {
   if (byte <= 32) return 256u + byte;

@@ -132,20 +132,26 @@ static void order_marks(int32_t *c, size_t n, int32_t *scratch) {
   }
 }
 
-/* The characters of a text, decomposed.  Their number; *list is the caller's, with room for as many again. */
-static size_t decompose(const lk_text *in, int options, int32_t **list) {
+/* The characters of a text, decomposed.  Their number; *list is the caller's, with room for as many again.  The first
+ * *zero of them come from the first character of the original. */
+static size_t decompose(const lk_text *in, int options, int32_t **list, size_t *zero) {
   size_t n = 0, capacity = 0;
   *list = NULL;
+  *zero = 0;
   for (size_t i = 0; i < in->n;) {
     uint32_t c;
-    int boundary = 0;
+    int boundary = 0, first = i < in->zero;
     if (lk_grow(in->ctx, list, &capacity, 2 * (n + 32), sizeof **list)) return 0;
     i += lk_char_read(in->s + i, &c);
-    if (c < 0xC0 && !(options & UTF8PROC_COMPAT)) (*list)[n++] = (int32_t)c;
-    else if (lk_is_newer_composed(c)) (*list)[n++] = (int32_t)c;
+    if (c < 0x80 || lk_is_newer_composed(c)) (*list)[n++] = (int32_t)c;
     else n += (size_t)utf8proc_decompose_char((int32_t)c, *list + n, 32, options, &boundary);
+    if (first) *zero = n;
   }
   return n;
+}
+
+static size_t compose(int32_t *c, size_t n) {
+  return n ? (size_t)utf8proc_normalize_utf32(c, (utf8proc_ssize_t)n, UTF8PROC_COMPOSE | UTF8PROC_STABLE) : 0;
 }
 
 static int is_ascii(const lk_text *t) {
@@ -162,13 +168,16 @@ void lk_text_form(lk_text *out, const lk_text *in, lk_form form) {
     return;
   }
   int32_t *c;
-  size_t n = decompose(in, options, &c);
+  size_t zero, n = decompose(in, options, &c, &zero);
   order_marks(c, n, c + n);
-  if (n && (form == LK_NFC || form == LK_NFKC))
-    n = (size_t)utf8proc_normalize_utf32(c, (utf8proc_ssize_t)n, UTF8PROC_COMPOSE | UTF8PROC_STABLE);
+  if (n && (form == LK_NFC || form == LK_NFKC)) {
+    memcpy(c + n, c, zero * sizeof *c);
+    zero = compose(c + n, zero);
+    n = compose(c, n);
+  }
   for (size_t i = 0; i < n; i++) {
     lk_text_put(out, (uint32_t)c[i]);
-    if (i == 0 && in->zero) out->zero = out->n;
+    if (i < zero) out->zero = out->n;
   }
   lk_free(in->ctx, c);
 }

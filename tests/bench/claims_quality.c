@@ -108,7 +108,7 @@ static int lora_drop(const claims *o) {
   snprintf(spec, sizeof spec, "lora_drop keep_n=%lld (%s)", (long long)o->keep, RUN_ADAPTER);
   if (run_method(o, RUN_ADAPTER, &lora) || run_method(o, spec, &drop)) return 1;
   claim_say(drop.accuracy >= lora.accuracy - .5,
-            "the layers that add little to what the model computes do well with one LoRA together",
+            "the idea: the layers that add little to what the model computes do well with one LoRA together",
             "LoRA-drop is within 0.5 points of LoRA: %+.2f with %.0f %% of the parameters",
             drop.accuracy - lora.accuracy, 100 * (double)drop.trained / (double)lora.trained);
   return 0;
@@ -118,7 +118,7 @@ static int mlae(const claims *o) {
   outcome plain, masked;
   if (run_method(o, "mlae r=8", &plain) || run_method(o, "mlae r=8 p=0.3", &masked)) return 1;
   claim_say(masked.similarity < plain.similarity,
-            "an expert that is left out at times cannot rely on the others: each learns its own part",
+            "the idea: an expert that is left out at times cannot rely on the others: each learns its own part",
             "MLAE's masks make experts less alike: mean |cosine| %.4f with p=0.3, %.4f without (accuracy %+.2f points)",
             masked.similarity, plain.similarity, masked.accuracy - plain.accuracy);
   return 0;
@@ -165,7 +165,8 @@ static void searches(trial *t) {
   double luck = search(t, n, choices, &random, lucky, &drawn);
   if (!lk_error(t->ctx, NULL))
     claim_say(best >= luck,
-              "children of good structures are better than random ones, where structures differ by more than chance",
+              "the idea: children of good structures are better than random ones, where structures differ by more than "
+              "chance",
               "search's winner is no worse than the best of as many random structures: validation %.2f %% against "
               "%.2f %% (%d and %d structures of %d genes; test %.2f against %.2f)",
               best, luck, evaluated, drawn, n, tested(t, found), tested(t, lucky));

@@ -33,7 +33,7 @@ size_t fuzz_seed(int i, uint8_t *to) {
   } kinds[] = {{1, 0, 1}, {2, 0, 1}, {4, 0, 1}, {8, 0, 2}, {16, 0, 4}, {8, 2, 6}, {16, 2, 12}, {1, 3, 1},
                {2, 3, 1}, {4, 3, 1}, {8, 3, 2}, {8, 4, 4}, {16, 4, 8}, {8, 6, 8}, {16, 6, 16}};
   enum { KINDS = sizeof kinds / sizeof *kinds };
-  uint8_t raw[34], palette[12];
+  uint8_t raw[40], palette[12];
   if (i >= 2 * KINDS) return 0;
   int k = i % KINDS, interlaced = i >= KINDS;
   /* interlaced 2 x 2: a row of one pixel, another, a row of two */

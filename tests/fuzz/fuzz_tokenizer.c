@@ -94,34 +94,35 @@ const char *const fuzz_words[] = {"\"normalizer\":" S("NFKD") ",",
                                   NULL};
 
 #define BPE(more) "\"model\":{\"type\":\"BPE\"," more "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]}"
-#define TEXT "\0ab  abab \xC3\xA9 a\xCC\x81 <x> \xF0\x9F\x99\x82 3.14 don't\n"
+#define SEQUENCE(list, a, b) "{\"type\":\"Sequence\",\"" list "\":[" a "," b "]}"
+#define SPLIT "{\"type\":\"Split\"," REGEX("\\\\p{L}+") "\"behavior\":\"Isolated\"}"
+#define TOKEN(more) "{\"id\":3,\"content\":\"<x>\"," more "\"normalized\":false}"
+#define SPACES "{\"id\":4,\"content\":\"  \",\"lstrip\":true,\"normalized\":false}"
+#define WORDPIECE "\"model\":{\"type\":\"WordPiece\",\"unk_token\":\"[U]\",\"vocab\":{\"[U]\":0,\"a\":1,\"##b\":2}}"
+#define TEXT_A "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}"
+#define TEXT_B "{\"Sequence\":{\"id\":\"B\",\"type_id\":1}}"
+#define TEMPLATE                                                                                                       \
+  "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"s\",\"type_id\":0}}," TEXT_A               \
+  "],\"pair\":[" TEXT_B "],\"special_tokens\":{\"s\":{\"id\":\"s\",\"ids\":[1,2]}}}"
+#define PROCESSOR "{\"type\":\"BertProcessing\",\"sep\":[\"a\",0],\"cls\":[\"b\",1]}"
 
-static const struct {
-  const char *bytes;
-  size_t n;
-} seeds[] = {
-#define SEED(text)                                                                                                     \
-  { text, sizeof(text) - 1 }
-    SEED("{" BPE("\"unk_token\":\"a\",\"fuse_unk\":true,") "}" TEXT),
-    SEED("{" BPE("") ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[" S(
-        "NFC") "," S("Lowercase") "]},"
-                                  "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":"
-                                  "\"Split\"," REGEX("\\\\p{L}+") "\"behavior\":\"Isolated\"}," S(
-                                      "ByteLevel") "]},\"decoder\":" S("ByteLevel") "}" TEXT),
-    SEED("{\"added_tokens\":[{\"id\":3,\"content\":\"<x>\",\"special\":true,\"normalized\":false}]," BPE(
-        "") ",\"post_processor\":{\"type\":\"BertProcessing\",\"sep\":[\"a\",0],\"cls\":[\"b\",1]}}" TEXT),
-    SEED("{\"normalizer\":" S("BertNormalizer") ",\"pre_tokenizer\":" S("BertPreTokenizer") ",\"decoder\":" S(
-        "WordPiece") ",\"model\":{\"type\":\"WordPiece\",\"unk_token\":\"[U]\","
-                     "\"vocab\":{\"[U]\":0,\"a\":1,\"##b\":2}}}" TEXT),
-    SEED("{" BPE("\"byte_fallback\":true,") ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":["
-                                            "{\"SpecialToken\":{\"id\":\"s\",\"type_id\":0}},"
-                                            "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"pair\":["
-                                            "{\"Sequence\":{\"id\":\"B\",\"type_id\":1}}],\"special_tokens\":"
-                                            "{\"s\":{\"id\":\"s\",\"ids\":[1,2]}}}}" TEXT),
+static const char *const seeds[] = {
+    "{" BPE("\"unk_token\":\"a\",\"fuse_unk\":true,") "}",
+    "{\"normalizer\":" SEQUENCE("normalizers", S("NFC"), S("Lowercase")) "," BPE("") "}",
+    "{\"pre_tokenizer\":" SEQUENCE("pretokenizers", SPLIT, S("ByteLevel")) "," BPE("") "}",
+    "{\"added_tokens\":[" TOKEN("\"special\":true,") "]," BPE("") ",\"post_processor\":" PROCESSOR "}",
+    "{\"added_tokens\":[" TOKEN("\"rstrip\":true,") "," SPACES "]," BPE("") "}",
+    "{\"normalizer\":" S("BertNormalizer") ",\"pre_tokenizer\":" S("BertPreTokenizer") "," WORDPIECE "}",
+    "{\"decoder\":" S("WordPiece") "," WORDPIECE "}",
+    "{\"decoder\":" S("ByteLevel") "," BPE("\"byte_fallback\":true,") ",\"post_processor\":" TEMPLATE "}",
 };
+
+static const char text[] = "ab  abab \xC3\xA9 a\xCC\x81 <x> <x>    \xF0\x9F\x99\x82 3.14 don't\n";
 
 size_t fuzz_seed(int i, uint8_t *to) {
   if (i >= (int)(sizeof seeds / sizeof *seeds)) return 0;
-  memcpy(to, seeds[i].bytes, seeds[i].n);
-  return seeds[i].n;
+  size_t n = strlen(seeds[i]) + 1;
+  memcpy(to, seeds[i], n);
+  memcpy(to + n, text, sizeof text - 1);
+  return n + sizeof text - 1;
 }
