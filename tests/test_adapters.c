@@ -10,7 +10,7 @@ static void for_each(void (*fn)(const test_spec *s, const test_layer *l)) {
     int attached = 0;
     for (int j = 0; j < TEST_LAYERS; j++) {
       const test_layer *l = &test_layers[j];
-      if (l->seldom && attached && !s->is_default && !getenv("LK_EXHAUSTIVE")) continue;
+      if (test_is_seldom(l) && attached && !s->is_default && !getenv("LK_EXHAUSTIVE")) continue;
       open_model(l, LK_F64, 0);
       int ok = attach(s->text, l);
       attached += ok;

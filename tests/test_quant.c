@@ -145,7 +145,7 @@ START_TEST(codes_are_right) {
       int64_t row = i / in, block = i % in / 64;
       double s = block_scale(&k, row, block), other, one = recoded(&k, (double)weight[i], s, &other);
       double factor = k.q.doubled ? scale[row * blocks + block] : s, got = (double)back[i];
-      double tolerance = 1e-5 * (fabs(factor) + 1e-6);
+      double tolerance = 1e-6 * (fabs(factor) + k.q.doubled);
       ck_assert_msg(fabs(got - factor * one) <= tolerance || fabs(got - factor * other) <= tolerance,
                     "kind %d, [%d, %d], element %d: %g, not %g", _i, (int)out, (int)in, (int)i, got, factor * one);
       if (s == 0) ck_assert(got == 0);

@@ -130,6 +130,8 @@ START_TEST(takes_options) {
   lk_encoding e;
   ck_assert_int_eq(lk_encode(k, "a", NULL, &(lk_encode_options){.pad_to = 3, .pad_id = -1}, &e), LK_EARG);
   expect(LK_EARG, "pad_id is -1");
+  ck_assert_int_eq(lk_encode(k, NULL, NULL, NULL, &e), LK_ENIL);
+  expect(LK_ENIL, "the text is NULL");
   ck_assert_int_eq(lk_encode_bytes(k, "a \xFF\0c", 5, NULL, &e), LK_OK);
   ck_assert_int_eq(e.n, 3);
   lk_encoding_free(k, &e);

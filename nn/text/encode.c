@@ -139,6 +139,7 @@ static lk_status encode(lk_tokenizer *k, const char *text, size_t n, const char 
   lk_ctx *ctx = k->ctx;
   size_t npair = pair ? strlen(pair) : 0;
   *e = (lk_encoding){0};
+  if (!text) return lk_fail(ctx, LK_ENIL, "lk_encode: the text is NULL");
   if (n > LK_TOKENIZER_MAX_BYTES || npair > LK_TOKENIZER_MAX_BYTES)
     return lk_fail(ctx, LK_EARG, "lk_encode: a text has more than %zu bytes", LK_TOKENIZER_MAX_BYTES);
   lk_run run;
@@ -157,7 +158,7 @@ static lk_status encode(lk_tokenizer *k, const char *text, size_t n, const char 
 
 lk_status lk_encode(lk_tokenizer *k, const char *text, const char *pair, const lk_encode_options *options,
                     lk_encoding *e) {
-  return encode(k, text, strlen(text), pair, options, e);
+  return encode(k, text, text ? strlen(text) : 0, pair, options, e);
 }
 
 lk_status lk_encode_bytes(lk_tokenizer *k, const char *text, size_t length, const lk_encode_options *options,
