@@ -23,15 +23,15 @@ typedef struct test_layer {
 } test_layer;
 
 static const test_layer test_layers[] = {
-    {"linear", LK_SITE_LINEAR, 0, 5, 3, {{0}, {0}, {0}}, 3, {2, 3, 5}},
-    {"linear, no bias", LK_SITE_LINEAR, LK_NO_BIAS, 3, 7, {{0}, {0}, {0}}, 2, {4, 3}},
-    {"linear, [in, out]", LK_SITE_LINEAR, LK_FAN_IN_FAN_OUT, 4, 5, {{0}, {0}, {0}}, 1, {4}},
-    {"linear, [in, out], no bias", LK_SITE_LINEAR, LK_FAN_IN_FAN_OUT | LK_NO_BIAS, 5, 4, {{0}, {0}, {0}}, 2, {1, 5}},
-    {"linear, larger", LK_SITE_LINEAR, 0, 10, 12, {{0}, {0}, {0}}, 2, {2, 10}},
-    {"linear, wide", LK_SITE_LINEAR, 0, 34, 2, {{0}, {0}, {0}}, 2, {3, 34}},
-    {"embedding", LK_SITE_EMBEDDING, 0, 7, 4, {{0}, {0}, {0}}, 2, {2, 3}},
-    {"conv2d", LK_SITE_CONV2D, 0, 3, 2, {{2}, {1}, {0}}, 4, {2, 3, 5, 4}},
-    {"conv2d, no bias", LK_SITE_CONV2D, LK_NO_BIAS, 2, 3, {{0}, {0, 2}, {1, 2}}, 4, {1, 2, 4, 3}}};
+    {"linear", LK_SITE_LINEAR, 0, 5, 3, {{0}, {0}, {0}, 0}, 3, {2, 3, 5}},
+    {"linear, no bias", LK_SITE_LINEAR, LK_NO_BIAS, 3, 7, {{0}, {0}, {0}, 0}, 2, {4, 3}},
+    {"linear, [in, out]", LK_SITE_LINEAR, LK_FAN_IN_FAN_OUT, 4, 5, {{0}, {0}, {0}, 0}, 1, {4}},
+    {"linear, [in, out], no bias", LK_SITE_LINEAR, LK_FAN_IN_FAN_OUT | LK_NO_BIAS, 5, 4, {{0}, {0}, {0}, 0}, 2, {1, 5}},
+    {"linear, larger", LK_SITE_LINEAR, 0, 10, 12, {{0}, {0}, {0}, 0}, 2, {2, 10}},
+    {"linear, wide", LK_SITE_LINEAR, 0, 34, 2, {{0}, {0}, {0}, 0}, 2, {3, 34}},
+    {"embedding", LK_SITE_EMBEDDING, 0, 7, 4, {{0}, {0}, {0}, 0}, 2, {2, 3}},
+    {"conv2d", LK_SITE_CONV2D, 0, 3, 2, {{2, 1}, {1, 0}, {0}, 0}, 4, {2, 3, 5, 4}},
+    {"conv2d, no bias", LK_SITE_CONV2D, LK_NO_BIAS, 2, 3, {{0}, {0, 2}, {1, 2}, 1}, 4, {1, 2, 4, 3}}};
 enum { TEST_LAYERS = sizeof test_layers / sizeof *test_layers, TEST_MOST = 256 };
 
 /* For defaults only, unless nothing else fits or LK_EXHAUSTIVE=1. */
