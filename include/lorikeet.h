@@ -11,7 +11,8 @@
  *   mixture.h                          mixtures of experts: router, balance loss, dispatch
  *   adalora.h                          rank allocation under a budget
  *   search.h                           evolutionary search over structures
- *   tokenizer.h                        text to tokens and back, from a tokenizer.json
+ *   pretrained.h generate.h            HuggingFace's text models; generating
+ *   tokenizer.h texts.h                text to tokens and back, from a tokenizer.json; texts to train on
  *   images.h                           PNG and JPEG files, resized; folders of them
  *   data.h train.h checkpoint.h svg.h  data, progress, metrics, checkpoints, pictures */
 #ifndef LORIKEET_H
