@@ -400,12 +400,12 @@ static const struct {
 } small_counts[] = {{0, "lora r=2", 2 * (5 + 3)},
                     {0, "lora r=2 bias", 2 * (5 + 3) + 3},
                     {2, "lora r=3 | magnitude", 3 * (4 + 5) + 5},
-                    {5, "lora r=2", 2 * (7 + 4)},
-                    {5, "lora r=2 | magnitude", 2 * (7 + 4) + 4},
-                    {6, "lora r=4", 4 * 3 * 6 + 2 * 4},
-                    {6, "dropout (lora r=4 | magnitude)", 4 * 3 * 6 + 2 * 4 + 2},
-                    {6, "lora r=4 bias", 4 * 3 * 6 + 2 * 4 + 2},
-                    {6, "bias", 2}};
+                    {6, "lora r=2", 2 * (7 + 4)},
+                    {6, "lora r=2 | magnitude", 2 * (7 + 4) + 4},
+                    {7, "lora r=4", 4 * 3 * 6 + 2 * 4},
+                    {7, "dropout (lora r=4 | magnitude)", 4 * 3 * 6 + 2 * 4 + 2},
+                    {7, "lora r=4 bias", 4 * 3 * 6 + 2 * 4 + 2},
+                    {7, "bias", 2}};
 
 START_TEST(layer_counts) {
   lk_model *m = lk_model_new(ctx, LK_F64, 0);

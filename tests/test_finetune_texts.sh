@@ -143,7 +143,7 @@ below 1 test_loss
 quietly --model "$bert" --data "$data" --probe --epochs 1 --json
 [ "$(field trainable_parameters)" = 50 ] || complain "--probe trains $(field trainable_parameters)"
 quietly --model "$bert" --data "$data" --epochs 1 --adapter 'lora_drop(lora r=2)' --json
-quietly --model "$bert" --data "$data" --epochs 1 --adapter 'malora r=2 d=8' --json
+quietly --model "$bert" --data "$data" --epochs 1 --adapter 'malora d=8 R=4' --json
 quietly --model "$bert" --data "$data" --epochs 1 --adapter 'glora supernet r=2' --population 4 --generations 2 --json
 
 # Stopping after any step and going on gives the same bits.
