@@ -205,10 +205,19 @@ START_TEST(there_and_back) {
 END_TEST
 
 /* Every built-in class, as the only one or holding lora, at every kind of site that it takes. */
+/* The class with its defaults; sizes that are made for larger layers become 4. */
+static void class_spec(const lk_adapter_class *k, char *spec, size_t size) {
+  size_t used = (size_t)snprintf(spec, size, "%s", k->name);
+  for (const lk_opt *o = k->opts; o && o->key; o++)
+    if (o->type == LK_OPT_INT && o->def > 8 && used < size)
+      used += (size_t)snprintf(spec + used, size - used, " %s=4", o->key);
+  if (k->caps & LK_WRAPPER && used < size) snprintf(spec + used, size - used, " (lora r=2)");
+}
+
 START_TEST(every_class) {
   for (const lk_adapter_class *const *k = lk_adapter_classes(); *k; k++) {
-    char spec[80];
-    snprintf(spec, sizeof spec, (*k)->caps & LK_WRAPPER ? "%s (lora r=2)" : "%s", (*k)->name);
+    char spec[200];
+    class_spec(*k, spec, sizeof spec);
     const char *targets = (*k)->sites & LK_SITE_EMBEDDING ? "embed,fc1" : "fc1";
     tiny m = open_tiny("interchange_basic"), n = open_tiny("interchange_basic");
     lk_attach(m.model, "first", spec, targets);
