@@ -28,7 +28,7 @@ static const struct {
 } configs[] = {
     {"peft_type", NULL, "peft_type must be a string, and is missing"},
     {"peft_type", "1", "peft_type must be a string, not an integer"},
-    {"peft_type", "\"VERA\"", "peft_type VERA is not supported; LORA, "},
+    {"peft_type", "\"VERA\"", "peft_type VERA is not supported; ADALORA, LORA, "},
     {"peft_type", "\"lora\"", "peft_type lora is not supported"},
     {"r", "0", "r=0"},
     {"r", "-3", "r=-3"},
