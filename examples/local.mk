@@ -74,7 +74,7 @@ example_headers = \
   %D%/text.h \
   %D%/text_hide.h \
   %D%/trial.h
-EXTRA_DIST += $(example_headers)
+EXTRA_DIST += $(example_headers) %D%/sst2.sh
 
 noinst_PROGRAMS += $(course) $(programs)
 TESTS += $(course)

@@ -15,6 +15,7 @@ core_sources = \
   %D%/param.c \
   %D%/pool.c \
   %D%/quant.c \
+  %D%/quant_kernel.c \
   %D%/random.c \
   %D%/recompute.c \
   %D%/scope.c \
@@ -23,6 +24,7 @@ core_sources = \
   %D%/gemm.h \
   %D%/gemm_kernel.h \
   %D%/internal.h \
+  %D%/quant_kernel.h \
   %D%/real.h
 
 op_sources = \

@@ -1,8 +1,10 @@
 /* quant.c: int8 and nf4 codes: encoding and decoding rows; see lorikeet/quant.h. */
 #include <lorikeet/quant.h>
 
+#include "gemm_kernel.h"
 #include "half.h"
 #include "internal.h"
+#include "quant_kernel.h"
 #include "real.h"
 
 static const char *const names[] = {"f32", "bf16", "int8", "nf4"};
@@ -181,6 +183,7 @@ lk_status lk_quant_encode(lk_ctx *c, const lk_quant *q, const lk_view *W, const 
 LK_CLONES void lk_quant_decode(const lk_quant *q, const lk_view *codes, const lk_view *scales, int64_t first, int64_t n,
                                void *to) {
   int64_t in = q->in, blocks = lk_quant_blocks(q), bytes = code_bytes(q);
+  int kernel = scales->dtype == LK_F32 && lk_kernel_usable();
   LK_REAL(scales->dtype, {
     const R *table = scales->p;
     const R unit = q->doubled && q->kind == LK_QUANT_INT8 ? (R)1 / 127 : 1;
@@ -196,12 +199,11 @@ LK_CLONES void lk_quant_decode(const lk_quant *q, const lk_view *codes, const lk
           for (int64_t j = 0; j < count; j++) y[i + j] = s * (R)(int8_t)code[i + j];
           continue;
         }
-        const uint8_t *half = code + i / 2;
-        for (int64_t j = 0; j < count / 2; j++) {
-          y[i + 2 * j] = s * (R)pairs[half[j]][0];
-          y[i + 2 * j + 1] = s * (R)pairs[half[j]][1];
+        if (kernel && count == LK_QUANT_BLOCK) {
+          lk_kernel_nf4(code + i / 2, levels, (float)s, (float *)to + (r - first) * in + i);
+          continue;
         }
-        if (count % 2) y[i + count - 1] = s * (R)pairs[half[count / 2]][0];
+        for (int64_t j = 0; j < count; j++) y[i + j] = s * (R)pairs[code[(i + j) / 2]][j % 2];
       }
     }
   });

@@ -41,6 +41,13 @@ static lk_status check_chain(lk_ctx *c, lk_at *chain) {
   return LK_OK;
 }
 
+static lk_status refuse_tied(lk_ctx *c, const lk_site *s) {
+  return lk_fail(c, LK_EARG,
+                 "merge: the head computes with the weight of %s too, which adapters there leave alone; merging "
+                 "would change the head",
+                 s->module->path);
+}
+
 /* ---- one site ---- */
 
 static lk_tensor weighted_change(lk_tape *t, lk_tensor total, lk_tensor from, lk_tensor to, double w) {
@@ -112,6 +119,7 @@ static lk_status plan_site(merging *m, lk_site *s) {
     if (check_chain(m->ctx, chain)) return lk_error(m->ctx, NULL);
   }
   if (!adapted) return LK_OK;
+  if (s->tied) return refuse_tied(m->ctx, s);
   if (s->weight->alias)
     return lk_fail(m->ctx, LK_EARG, "merge: the weight of %s is shared with %s; merging would part them",
                    s->module->path, s->weight->alias->name);
@@ -127,7 +135,10 @@ static lk_status plan_site(merging *m, lk_site *s) {
 static lk_status plan_stand_ins(merging *m) {
   for (size_t i = 0; i < m->model->nactive; i++)
     for (lk_param *p = m->model->active[i]->stand_ins; p; p = p->next) {
+      const lk_param *base = p->owner;
+      const lk_site *site = ((lk_module *)base->owner)->site;
       int planned = 0;
+      if (site && site->tied && site->weight == base) return refuse_tied(m->ctx, site);
       for (lk_merged *e = m->list; e; e = e->next) planned |= e->param == p->owner;
       if (!planned && plan(m, p->owner, NULL, p->value)) return lk_error(m->ctx, NULL);
     }
@@ -244,3 +255,9 @@ lk_status lk_unmerge(lk_model *model) {
 }
 
 int lk_is_merged(const lk_model *model) { return model && model->merged; }
+
+const lk_site *lk_merge_new_bias(const lk_model *model) {
+  for (const lk_merged *e = model->merge; e; e = e->next)
+    if (e->bears) return e->bears;
+  return NULL;
+}

@@ -23,6 +23,8 @@ struct lk_model {
   lk_cleanup *cleanups;
   lk_merged *merge; /* what merging changed, while merged */
   int loss_asked;   /* lk_adapter_loss was called since the last step */
+  /* Beginnings of paths of HuggingFace's modules that the model does without: adapters' tensors there are not read. */
+  const char *const *aside;
 };
 
 /* file_error.c */
@@ -87,5 +89,6 @@ void lk_stand_ins_link(lk_model *model);       /* sets param->stand_in by what i
 lk_at *lk_site_chain(const lk_site *s, const lk_adapter *a); /* compose.c: NULL if there is none */
 void lk_site_restore(lk_site *site);                         /* site.c: takes lk_at_rebase back */
 void lk_merge_undo(lk_model *model);                         /* merge.c */
+const lk_site *lk_merge_new_bias(const lk_model *model);     /* a site that has a bias only since merging, or NULL */
 
 #endif

@@ -42,7 +42,7 @@ lk_status lk_at_rebase(lk_at *at, const lk_view *weight) {
   if (s->replaced_by)
     return lk_fail(c, LK_EARG, "attach: the base weight of %s is replaced by %s already", lk_at_path(at),
                    s->replaced_by->method->cls->name);
-  if (s->weight->alias || s->weight->stand_in)
+  if (s->tied || s->weight->alias || s->weight->stand_in)
     return lk_fail(c, LK_EARG, "attach: %s cannot replace the base weight of %s, which is shared or trained as a copy",
                    name, lk_at_path(at));
   lk_view to = s->weight->value;

@@ -145,6 +145,7 @@ suites = \
   %D%/test_peft_foreign \
   %D%/test_peft_refused \
   %D%/test_pretrained \
+  %D%/test_pretrained_peft \
   %D%/test_programs \
   %D%/test_random \
   %D%/test_real \
@@ -198,6 +199,7 @@ check_PROGRAMS += $(suites)
 %C%_test_peft_foreign_LDADD = $(suite_libs)
 %C%_test_peft_refused_LDADD = $(suite_libs)
 %C%_test_pretrained_LDADD = $(suite_libs)
+%C%_test_pretrained_peft_LDADD = $(suite_libs)
 %C%_test_programs_LDADD = $(suite_libs)
 %C%_test_random_LDADD = $(suite_libs)
 %C%_test_real_LDADD = $(suite_libs)

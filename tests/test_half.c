@@ -68,7 +68,7 @@ START_TEST(rounding) {
 }
 END_TEST
 
-enum { OUT = 700, IN = 1100, ROWS = 5 }; /* more than one tile */
+enum { OUT = 1000, IN = 1100, ROWS = 5 }; /* more than one tile */
 
 static double number(const char *label, int64_t i) { return lk_random_normal(lk_key_make(3, label), (uint64_t)i); }
 
@@ -113,7 +113,7 @@ START_TEST(linear_with_half_weight) {
     pass(&w, turned, 1, y[1]);
     for (int i = 0; i < ROWS * IN; i++) {
       ck_assert_msg(fabs(y[0][i] - y[1][i]) <= 1e-4 * (1 + fabs(y[1][i])), "y[%d]: %g, not %g", i, y[0][i], y[1][i]);
-      ck_assert_msg(fabs(gx[0][i] - gx[1][i]) <= 2e-3 * (1 + fabs(gx[1][i])), "gx[%d]: %g, not %g", i, gx[0][i],
+      ck_assert_msg(fabs(gx[0][i] - gx[1][i]) <= 5e-3 * (1 + fabs(gx[1][i])), "gx[%d]: %g, not %g", i, gx[0][i],
                     gx[1][i]);
     }
   }

@@ -54,11 +54,11 @@ END_TEST
 
 /* ---- a matrix, its codes and what they stand for ---- */
 
-enum { MOST = 700 * 1100 };
+enum { MOST = 1100 * 1100 };
 
 static const struct {
   int64_t out, in;
-} sizes[] = {{1, 1}, {3, 2}, {5, 63}, {4, 64}, {7, 65}, {3, 130}, {300, 257}, {700, 1100}};
+} sizes[] = {{1, 1}, {3, 2}, {5, 63}, {4, 64}, {7, 65}, {3, 130}, {700, 1100}, {1100, 1030}};
 enum { SIZES = sizeof sizes / sizeof *sizes, KINDS = 4 };
 
 static float weight[MOST], back[MOST];
@@ -225,7 +225,7 @@ END_TEST
 /* ---- products ---- */
 
 enum { ROWS = 5 };
-static float x[ROWS * 1100], bias[700], gx[2][ROWS * 1100], gb[2][700], y[2][ROWS * 700];
+static float x[ROWS * 1100], bias[1100], gx[2][ROWS * 1100], gb[2][1100], y[2][ROWS * 1100];
 
 /* sum of squares of x W^T + b; results and gradients into place p. */
 static void pass(const coded *k, int p) {

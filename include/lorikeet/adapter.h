@@ -40,6 +40,7 @@ struct lk_site {
   lk_param *weight, *bias; /* bias NULL: none */
   int64_t in, out;         /* features; vocabulary and width of an embedding; channels of a convolution */
   int fan_in_fan_out;      /* weight is stored [in, out] */
+  int tied;                /* a head computes with the weight too, as it is without adapters */
   lk_conv2d_options conv;
   lk_site_stack *stacks;
   int merged;

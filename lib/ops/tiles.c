@@ -30,10 +30,10 @@ static lk_view decoded(lk_call *c, const lk_tiles *W, int64_t first, int64_t n, 
 
 void lk_tiles_decode(lk_call *c, const lk_tiles *W, lk_dtype dtype, void *to) { decoded(c, W, 0, W->out, dtype, to); }
 
-/* Rows of a tile, about a megabyte: it stays in the cache. */
+/* Rows of a tile: about 4 MB, which stay in the cache; many, since BLIS packs x anew for each tile. */
 static int64_t tile_rows(const lk_tiles *W) {
-  int64_t n = (1 << 18) / (W->in + 1);
-  n = n < 16 ? 16 : n;
+  int64_t n = (1 << 20) / (W->in + 1);
+  n = n < 256 ? 256 : n;
   return n < W->out ? n : W->out;
 }
 

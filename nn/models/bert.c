@@ -82,6 +82,7 @@ static void head_new(bert *b, lk_pretrained *p, double eps) {
     lk_module *m = lk_module_new(root, b->roberta ? "lm_head" : "cls.predictions", "bert_head", sizeof *m);
     b->dense = lk_linear_new(m, b->roberta ? "dense" : "transform.dense", p->width, p->width, 0);
     b->head_norm = lk_layer_norm_new(m, b->roberta ? "layer_norm" : "transform.LayerNorm", p->width, eps);
+    lk_tie_head(b->words);
     if (m) b->head_bias = lk_module_param(m, "bias", 1, &p->vocabulary);
   }
 }
@@ -186,7 +187,7 @@ static lk_tensor masked_lm(const bert *b, lk_pretrained *p, lk_tape *t, lk_tenso
       lk_tape_ctx(t), b->roberta ? "gelu" : lk_json_string(lk_tape_ctx(t), p->config, "hidden_act", "gelu"));
   if (!act) return lk_nil();
   h = lk_layer_norm_forward(b->head_norm, t, act->forward(t, lk_linear_forward(b->dense, t, h)));
-  return lk_linear(t, h, lk_use(t, b->words->weight), lk_use(t, b->head_bias));
+  return lk_tied_head(b->words, t, h, b->head_bias);
 }
 
 /* Mean over the real tokens, to length 1. */
@@ -220,6 +221,9 @@ static lk_tensor forward(lk_pretrained *p, lk_tape *t, const lk_inputs *in) {
 static const char *const types[] = {"bert", "roberta", NULL};
 static const char *const heads[] = {"classifier.", "cls.", "lm_head.", NULL};
 static const char *const optional[] = {"bert.pooler.", NULL};
+/* the pooler; and a name that the head's bias has besides its own */
+static const char *const aside[] = {
+    "pooler.", "bert.pooler.", "roberta.pooler.", "cls.predictions.decoder.bias", "lm_head.decoder.bias", NULL};
 static const char *const unused[] = {"classifier.",
                                      "cls.",
                                      "lm_head.",
@@ -236,6 +240,7 @@ const lk_family lk_family_bert = {.name = "bert",
                                   .optional = optional,
                                   .heads = heads,
                                   .unused = unused,
+                                  .aside = aside,
                                   .targets = "query,value",
                                   .build = build,
                                   .initialise = lk_initialise_usual,

@@ -85,6 +85,7 @@ static lk_status build(lk_pretrained *p) {
   g->norm = lk_layer_norm_new(&g->module, "ln_f", p->width, eps);
   if (p->task == LK_TASK_CLASSIFY)
     g->score = lk_linear_new(lk_model_root(p->model), "score", p->width, p->classes, LK_NO_BIAS);
+  else lk_tie_head(g->words);
   return lk_error(c, NULL);
 }
 
@@ -137,7 +138,7 @@ static lk_tensor forward(lk_pretrained *p, lk_tape *t, const lk_inputs *in) {
   h = lk_scope_end(t, scope, lk_layer_norm_forward(g->norm, t, h));
   if (g->score) return lk_linear_forward(g->score, t, lk_last_token(t, h, in->mask));
   if (in->last) h = lk_last_place(t, h);
-  return lk_linear(t, h, lk_use(t, g->words->weight), lk_nil());
+  return lk_tied_head(g->words, t, h, NULL);
 }
 
 static const char *const types[] = {"gpt2", NULL};

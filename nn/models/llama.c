@@ -126,6 +126,7 @@ static lk_status build(lk_pretrained *p) {
   if (p->task == LK_TASK_CLASSIFY) l->head = lk_linear_new(root, "score", p->width, p->classes, LK_NO_BIAS);
   else if (!lk_json_bool(c, p->config, "tie_word_embeddings", 0))
     l->head = lk_linear_new(root, "lm_head", p->width, p->vocabulary, LK_NO_BIAS);
+  else lk_tie_head(l->words);
   return lk_error(c, NULL);
 }
 
@@ -171,7 +172,7 @@ static lk_tensor forward(lk_pretrained *p, lk_tape *t, const lk_inputs *in) {
   h = lk_scope_end(t, scope, lk_rms_norm_forward(l->norm, t, h));
   if (p->task == LK_TASK_CLASSIFY) h = lk_last_token(t, h, in->mask);
   else if (in->last) h = lk_last_place(t, h);
-  return l->head ? lk_linear_forward(l->head, t, h) : lk_linear(t, h, lk_use(t, l->words->weight), lk_nil());
+  return l->head ? lk_linear_forward(l->head, t, h) : lk_tied_head(l->words, t, h, NULL);
 }
 
 static const char *const types[] = {"llama", "mistral", "qwen2", "qwen3", NULL};

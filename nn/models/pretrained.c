@@ -95,6 +95,7 @@ static lk_status build(lk_pretrained *p, const lk_pretrained_options *o) {
   model->flags |= LK_SHAPES_ONLY;
   if (!lk_error(c, NULL)) p->family->build(p);
   model->flags = flags;
+  model->aside = p->family->aside;
   return lk_error(c, NULL);
 }
 
@@ -119,6 +120,18 @@ lk_status lk_initialise_usual(lk_pretrained *p, lk_param *q) {
   if (!strcmp(name, "bias")) return lk_param_fill(q, 0);
   if (strstr(m->type, "norm")) return lk_param_fill(q, 1);
   return lk_param_normal(q, 0, lk_config_real(p, "initializer_range", 0.02, 0, 1e3));
+}
+
+void lk_tie_head(lk_embedding_layer *words) {
+  if (words) words->module.site->tied = 1;
+}
+
+lk_tensor lk_tied_head(lk_embedding_layer *words, lk_tape *t, lk_tensor h, lk_param *bias) {
+  lk_param *copy = words->weight->stand_in; /* of modules_to_save: the lookup's alone */
+  words->weight->stand_in = NULL;
+  lk_tensor W = lk_use(t, words->weight);
+  words->weight->stand_in = copy;
+  return lk_linear(t, h, W, bias ? lk_use(t, bias) : lk_nil());
 }
 
 /* config becomes the model's, also on error. */
@@ -268,6 +281,11 @@ static lk_status set_architecture(lk_ctx *c, const lk_pretrained *p, lk_json *co
 lk_status lk_pretrained_save(lk_pretrained *p, const char *directory) {
   if (!p) return LK_ENIL;
   lk_ctx *c = lk_model_ctx(p->model);
+  const lk_site *grown = lk_merge_new_bias(p->model);
+  if (grown && !lk_error(c, NULL))
+    lk_fail(c, LK_EARG,
+            "pretrained_save: merging gave %s a bias, which models of its type have not; save the adapter instead",
+            grown->module->path);
   if (lk_error(c, NULL) || lk_make_dirs(c, directory)) return lk_error(c, NULL);
   lk_json *config = lk_json_copy(c, p->config);
   char *config_path = lk_sprintf(c, "%s/config.json", directory);

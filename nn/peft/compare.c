@@ -127,7 +127,24 @@ static int ends_with(const char *text, const char *end) {
 
 /* PEFT writes these besides the copies themselves when bias is "all". */
 static int is_spurious(const char *name) {
-  return ends_with(name, ".modules_to_save.bias") || ends_with(name, ".original_module.bias");
+  return ends_with(name, ".bias") && (strstr(name, ".modules_to_save.") || strstr(name, ".original_module."));
+}
+
+static int begins_with(const char *text, const char *beginning) { return !strncmp(text, beginning, strlen(beginning)); }
+
+static int has_modules_below(lk_module *root, const char *beginning) {
+  for (lk_module *m = root; m; m = lk_module_walk(root, m))
+    if (begins_with(m->path, beginning)) return 1;
+  return 0;
+}
+
+/* A tensor of a module that HuggingFace's model has and ours does without. */
+static int is_aside(const lk_adapter *a, const char *prefix, const char *name) {
+  const char *const *s = a->model->aside;
+  if (!*prefix || !begins_with(name, prefix)) return 0;
+  for (name += strlen(prefix); s && *s; s++)
+    if (begins_with(name, *s) && !has_modules_below(&a->model->root, *s)) return 1;
+  return 0;
 }
 
 /* The frozen weight of an adapted layer, which PEFT adds for embeddings: "<prefix><path>.base_layer.weight". */
@@ -169,13 +186,17 @@ static int is_zeros(lk_ctx *c, lk_safetensors *file, const lk_stored *s) {
 }
 
 static void compare_rest(const lk_adapter *a, const lk_peft_tensors *e, lk_safetensors *file, problems *bad) {
+  int naside = 0;
   for (size_t i = 0; i < lk_safetensors_count(file) && !lk_error(e->ctx, NULL); i++) {
     const lk_stored *s = lk_safetensors_at(file, i);
     if (is_claimed(e, s) || is_spurious(s->name) || is_zeros(e->ctx, file, s)) continue;
     const lk_param *base = base_weight(a, e->prefix, s->name);
-    if (!base) note(bad, UNEXPECTED, NULL, s);
+    if (is_aside(a, e->prefix, s->name)) naside++;
+    else if (!base) note(bad, UNEXPECTED, NULL, s);
     else if (!same_base(e->ctx, base, file, s)) note(bad, OTHER_BASE, NULL, s);
   }
+  if (naside)
+    lk_warn(e->ctx, "adapter_load: %d tensors are of modules that the model does without, and are not read", naside);
 }
 
 lk_status lk_peft_compare(const lk_adapter *a, lk_peft_tensors *e, lk_safetensors *file, const char *path) {

@@ -241,6 +241,20 @@ char *lk_peft_word(lk_ctx *c, const lk_method *m, const char *key) {
   return lk_strndup(c, words, strcspn(words, "|"));
 }
 
+int lk_peft_is_word(const lk_method *m, const char *key, const char *word) {
+  lk_ctx *c = lk_method_ctx(m);
+  char *is = lk_peft_word(c, m, key);
+  int same = is && !strcmp(is, word);
+  lk_free(c, is);
+  return same;
+}
+
+int lk_peft_same_options(const lk_at *at) {
+  for (const lk_opt *o = at->method->cls->opts; o && o->key; o++)
+    if (lk_at_option(at, o->key, 0) != lk_method_option(at->method, o->key, 0)) return 0;
+  return 1;
+}
+
 lk_status lk_peft_write_common(const lk_adapter *a, const lk_peft_format *f, lk_json *config) {
   lk_ctx *c = lk_model_ctx(a->model);
   write_keys(c, shared, config);

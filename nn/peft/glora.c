@@ -15,18 +15,9 @@ static int same_word(const lk_adapter *a, const char *key, const char *other) {
   return same;
 }
 
-static int has_word(const lk_adapter *a, const char *key, const char *word) {
-  lk_ctx *c = lk_model_ctx(a->model);
-  char *is = lk_peft_word(c, a->chain, key);
-  int same = is && !strcmp(is, word);
-  lk_free(c, is);
-  return same;
-}
-
 /* Are the site's options those of the spec, and its parameters those that PEFT makes there? */
 static int fits_site(const lk_at *at) {
-  for (const lk_opt *o = at->method->cls->opts; o->key; o++)
-    if (lk_at_option(at, o->key, 0) != lk_method_option(at->method, o->key, 0)) return 0;
+  if (!lk_peft_same_options(at)) return 0;
   if (at->site->fan_in_fan_out) return 0;
   for (const lk_param *p = at->site->bias ? NULL : at->params; p; p = p->next)
     if (strstr(p->name, ".glora_C.") || strstr(p->name, ".glora_E.")) return 0;
@@ -38,7 +29,7 @@ static int fits(const lk_adapter *a) {
   const lk_attach_options *o = a->options;
   if (m->cls != lk_adapter_find_class(NULL, "glora") || *m->label || m->next) return 0;
   if (o->exclude || o->nlayers || o->layers_pattern || lk_method_option(m, "supernet", 0) != 0) return 0;
-  if (!has_word(a, "a_mode", "element") || !same_word(a, "A", "B") || !same_word(a, "D", "E")) return 0;
+  if (!lk_peft_is_word(a->chain, "a_mode", "element") || !same_word(a, "A", "B") || !same_word(a, "D", "E")) return 0;
   for (lk_at *at = NULL; (at = lk_adapter_walk((lk_adapter *)a, at));)
     if (!fits_site(at)) return 0;
   return 1;
@@ -60,7 +51,7 @@ static lk_status write_config(const lk_adapter *a, lk_json *config) {
     if (word) lk_json_set_string(c, config, pairs[i][0], word);
     lk_free(c, word);
   }
-  return lk_json_set_bool(c, config, "init_weights", !has_word(a, "init", "random"));
+  return lk_json_set_bool(c, config, "init_weights", !lk_peft_is_word(a->chain, "init", "random"));
 }
 
 /* A form that the config may have; NULL with an error. */

@@ -9,18 +9,9 @@
 /* PEFT has no name for it. */
 static const char ours[] = "sin";
 
-static int has_word(const lk_adapter *a, const char *key, const char *word) {
-  lk_ctx *c = lk_model_ctx(a->model);
-  char *is = lk_peft_word(c, a->chain, key);
-  int same = is && !strcmp(is, word);
-  lk_free(c, is);
-  return same;
-}
-
 /* Has the site the options of the spec, and the layout that PEFT adapts? */
 static int fits_site(const lk_at *at) {
-  for (const lk_opt *o = at->method->cls->opts; o->key; o++)
-    if (lk_at_option(at, o->key, 0) != lk_method_option(at->method, o->key, 0)) return 0;
+  if (!lk_peft_same_options(at)) return 0;
   return !at->site->fan_in_fan_out;
 }
 
@@ -28,7 +19,9 @@ static int fits(const lk_adapter *a) {
   const lk_method *m = a->chain;
   if (m->cls != lk_adapter_find_class(NULL, "neat") || *m->label || m->next) return 0;
   if (a->options->bias != LK_BIAS_NONE || lk_method_option(m, "search", 0) != 0) return 0;
-  if (!has_word(a, "orientation", "out") || !has_word(a, "residual", "pairs") || has_word(a, "act", ours)) return 0;
+  if (!lk_peft_is_word(a->chain, "orientation", "out") || !lk_peft_is_word(a->chain, "residual", "pairs") ||
+      lk_peft_is_word(a->chain, "act", ours))
+    return 0;
   for (lk_at *at = NULL; (at = lk_adapter_walk((lk_adapter *)a, at));)
     if (!fits_site(at)) return 0;
   return 1;
@@ -43,7 +36,7 @@ static lk_status write_config(const lk_adapter *a, lk_json *config) {
   lk_json_set_int(c, config, "depth", (int64_t)lk_method_option(m, "depth", 0));
   if (act) lk_json_set_string(c, config, "act_fn", act);
   lk_json_set_real(c, config, "scaling", lk_method_option(m, "scaling", 0));
-  lk_json_set_bool(c, config, "init_weights", has_word(a, "init", "default"));
+  lk_json_set_bool(c, config, "init_weights", lk_peft_is_word(a->chain, "init", "default"));
   lk_free(c, act);
   return lk_error(c, NULL);
 }

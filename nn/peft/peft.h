@@ -93,6 +93,9 @@ lk_status lk_peft_write_layers(const lk_adapter *a, lk_json *config, const char 
 const char *lk_peft_bias_word(const lk_peft_format *f, lk_bias_mode mode);
 /* The word that an option has; the caller's. */
 char *lk_peft_word(lk_ctx *c, const lk_method *m, const char *key);
+int lk_peft_is_word(const lk_method *m, const char *key, const char *word);
+/* Are all options at this site those of the spec? */
+int lk_peft_same_options(const lk_at *at);
 
 /* ---- lora.c ---- */
 
