@@ -1,11 +1,11 @@
 /* quant.c: int8 and nf4 codes: encoding and decoding rows; see lorikeet/quant.h. */
-#include <lorikeet/quant.h>
-
 #include "gemm_kernel.h"
 #include "half.h"
 #include "internal.h"
 #include "quant_kernel.h"
 #include "real.h"
+
+#include <lorikeet/quant.h>
 
 static const char *const names[] = {"f32", "bf16", "int8", "nf4"};
 enum { KINDS = sizeof names / sizeof *names };
@@ -20,36 +20,25 @@ const char *lk_quant_name(lk_quant_kind kind) { return (unsigned)kind < KINDS ? 
 
 /* ---- the levels of nf4 ---- */
 
-#define L0 -1.0f
-#define L1 -0.6961928009986877f
-#define L2 -0.5250730514526367f
-#define L3 -0.39491748809814453f
-#define L4 -0.28444138169288635f
-#define L5 -0.18477343022823334f
-#define L6 -0.09105003625154495f
-#define L7 0.0f
-#define L8 0.07958029955625534f
-#define L9 0.16093020141124725f
-#define LA 0.24611230194568634f
-#define LB 0.33791524171829224f
-#define LC 0.44070982933044434f
-#define LD 0.5626170039176941f
-#define LE 0.7229568362236023f
-#define LF 1.0f
-
 enum { LEVELS = 16 };
-static const float levels[LEVELS] = {L0, L1, L2, L3, L4, L5, L6, L7, L8, L9, LA, LB, LC, LD, LE, LF};
+static const float levels[LEVELS] = {-1,
+                                     -0.6961928009986877f,
+                                     -0.5250730514526367f,
+                                     -0.39491748809814453f,
+                                     -0.28444138169288635f,
+                                     -0.18477343022823334f,
+                                     -0.09105003625154495f,
+                                     0,
+                                     0.07958029955625534f,
+                                     0.16093020141124725f,
+                                     0.24611230194568634f,
+                                     0.33791524171829224f,
+                                     0.44070982933044434f,
+                                     0.5626170039176941f,
+                                     0.7229568362236023f,
+                                     1};
 
 const float *lk_quant_levels(void) { return levels; }
-
-/* The two numbers that a byte stands for. */
-#define WITH(h)                                                                                                        \
-  {h, L0}, {h, L1}, {h, L2}, {h, L3}, {h, L4}, {h, L5}, {h, L6}, {h, L7}, {h, L8}, {h, L9}, {h, LA}, {h, LB}, {h, LC}, \
-      {h, LD}, {h, LE}, {                                                                                              \
-    h, LF                                                                                                              \
-  }
-static const float pairs[256][2] = {WITH(L0), WITH(L1), WITH(L2), WITH(L3), WITH(L4), WITH(L5), WITH(L6), WITH(L7),
-                                    WITH(L8), WITH(L9), WITH(LA), WITH(LB), WITH(LC), WITH(LD), WITH(LE), WITH(LF)};
 
 /* ---- shapes ---- */
 
@@ -203,7 +192,12 @@ LK_CLONES void lk_quant_decode(const lk_quant *q, const lk_view *codes, const lk
           lk_kernel_nf4(code + i / 2, levels, (float)s, (float *)to + (r - first) * in + i);
           continue;
         }
-        for (int64_t j = 0; j < count; j++) y[i + j] = s * (R)pairs[code[(i + j) / 2]][j % 2];
+        const uint8_t *two = code + i / 2;
+        for (int64_t j = 0; j < count / 2; j++) {
+          y[i + 2 * j] = s * (R)levels[two[j] >> 4];
+          y[i + 2 * j + 1] = s * (R)levels[two[j] & 15];
+        }
+        if (count % 2) y[i + count - 1] = s * (R)levels[two[count / 2] >> 4];
       }
     }
   });

@@ -257,7 +257,8 @@ lk_status lk_unmerge(lk_model *model) {
 int lk_is_merged(const lk_model *model) { return model && model->merged; }
 
 const lk_site *lk_merge_new_bias(const lk_model *model) {
-  for (const lk_merged *e = model->merge; e; e = e->next)
-    if (e->bears) return e->bears;
-  return NULL;
+  const lk_site *first = NULL;
+  for (const lk_merged *e = model->merge; e; e = e->next) /* the last one noted comes first */
+    if (e->bears) first = e->bears;
+  return first;
 }

@@ -168,6 +168,24 @@ START_TEST(errors_are_bounded) {
 }
 END_TEST
 
+/* f64 goes element by element, f32 perhaps through vectors: the same products, rounded. */
+START_TEST(vectors_and_elements) {
+  static double scales[1100 * 18], wide[1100 * 1030];
+  for (int n = 0; n < SIZES; n++) {
+    coded k = make(_i, sizes[n].out, sizes[n].in);
+    lk_view s = k.scales;
+    s.dtype = LK_F64;
+    s.p = scales;
+    lk_view_copy(&s, &k.scales);
+    lk_quant_decode(&k.q, &k.codes, &s, 0, sizes[n].out, wide);
+    for (int64_t i = 0; i < sizes[n].out * sizes[n].in; i++) {
+      float rounded = (float)wide[i];
+      ck_assert(k.q.doubled ? fabs((double)back[i] - wide[i]) <= 1e-6 * (1 + fabs(wide[i])) : back[i] == rounded);
+    }
+  }
+}
+END_TEST
+
 /* Rows in any order and number decode to the same; all bytes of the codes are written. */
 START_TEST(rows_are_independent) {
   coded k = make(_i, 7, 65);
@@ -312,6 +330,7 @@ int main(void) {
   tcase_add_test(c, levels);
   tcase_add_loop_test(c, codes_are_right, 0, KINDS);
   tcase_add_loop_test(c, errors_are_bounded, 0, 2);
+  tcase_add_loop_test(c, vectors_and_elements, 0, KINDS);
   tcase_add_loop_test(c, rows_are_independent, 0, KINDS);
   tcase_add_loop_test(c, sources, 0, KINDS);
   tcase_add_loop_test(c, not_finite, 0, KINDS);

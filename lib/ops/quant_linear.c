@@ -60,8 +60,7 @@ static int fwd(lk_call *c) {
 static int bwd(lk_call *c) {
   const coded k = {*(const lk_quant *)c->attr, &c->x[1], &c->x[2]};
   const lk_tiles W = {k.codes->shape[0], k.q.in, &k, decode};
-  if (c->gx[0].p)
-    lk_tiles_linear_back(c, lk_rows_of(c->gy), &W, 1, c->fresh & LK_X(0) ? 0 : 1, lk_rows_of(&c->gx[0]));
+  if (c->gx[0].p) lk_tiles_linear_back(c, lk_rows_of(c->gy), &W, 1, c->fresh & LK_X(0) ? 0 : 1, lk_rows_of(&c->gx[0]));
   if (c->nin > 3) lk_linear_bias_back(c);
   return 0;
 }
