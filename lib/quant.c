@@ -169,8 +169,8 @@ lk_status lk_quant_encode(lk_ctx *c, const lk_quant *q, const lk_view *W, const 
 /* ---- decoding ---- */
 
 /* Rows first .. first + n - 1; R is the scales' type. */
-LK_CLONES void lk_quant_decode(const lk_quant *q, const lk_view *codes, const lk_view *scales, int64_t first, int64_t n,
-                               void *to) {
+LK_CLONES static void decode_rows(const lk_quant *q, const lk_view *codes, const lk_view *scales, int64_t first,
+                                  int64_t n, void *to) {
   int64_t in = q->in, blocks = lk_quant_blocks(q), bytes = code_bytes(q);
   int kernel = scales->dtype == LK_F32 && lk_kernel_usable();
   LK_REAL(scales->dtype, {
@@ -201,4 +201,9 @@ LK_CLONES void lk_quant_decode(const lk_quant *q, const lk_view *codes, const lk
       }
     }
   });
+}
+
+void lk_quant_decode(const lk_quant *q, const lk_view *codes, const lk_view *scales, int64_t first, int64_t n,
+                     void *to) {
+  decode_rows(q, codes, scales, first, n, to);
 }

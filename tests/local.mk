@@ -147,6 +147,8 @@ suites = \
   %D%/test_pretrained \
   %D%/test_pretrained_peft \
   %D%/test_programs \
+  %D%/test_quant \
+  %D%/test_quantise \
   %D%/test_random \
   %D%/test_real \
   %D%/test_rows \
@@ -201,6 +203,8 @@ check_PROGRAMS += $(suites)
 %C%_test_pretrained_LDADD = $(suite_libs)
 %C%_test_pretrained_peft_LDADD = $(suite_libs)
 %C%_test_programs_LDADD = $(suite_libs)
+%C%_test_quant_LDADD = $(suite_libs)
+%C%_test_quantise_LDADD = $(suite_libs)
 %C%_test_random_LDADD = $(suite_libs)
 %C%_test_real_LDADD = $(suite_libs)
 %C%_test_rows_LDADD = $(suite_libs)

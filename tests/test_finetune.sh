@@ -173,7 +173,7 @@ quietly --eval --model "$base" --adapter "$work/five/adapter" --data "$work/idx"
 # ---- what is refused ----
 
 refuses 'closest is --epochs' --epoch 3
-refuses "--epochs 'few' is not a whole number from 0" --epochs few
+refuses "--epochs 'few' is not a whole number from -1" --epochs few
 refuses "--lr '-1' is not a number from 0" --lr -1
 refuses '--lr needs a value' --lr --full
 refuses '--full takes no value' --full=yes
