@@ -18,6 +18,9 @@ static const option model_options[] = {
     {"model", OPTION_TEXT, PLACE(model), 0, 0, "NAME",
      "a directory in HuggingFace's layout (config.json, model.safetensors, for texts tokenizer.json), or a preset: "
      "vit-tiny-28, vit-small-28, ..."},
+    {"base-dtype", OPTION_WORD, PLACE(run.base_dtype), 0, 0, "f32|bf16|int8|nf4",
+     "of the frozen weights of linear layers; int8 and nf4 are coded in blocks of 64, as in QLoRA"},
+    {"double-quant", OPTION_FLAG, PLACE(run.double_quant), 0, 0, NULL, "code the blocks' scales in 8 bits too"},
     {"seed", OPTION_INT, PLACE(seed), 0, 1e9, "N", "of new weights, of the data's choice and order, of every draw"},
     {"threads", OPTION_INT, PLACE(threads), 0, 1024, "N", "0: one for each core; the results do not depend on it"},
     {0}};
@@ -59,6 +62,10 @@ static lk_status refuse(lk_ctx *ctx, const settings *s) {
   else if (r->resume && !s->out) say = "--resume needs --out DIR";
   else if (r->resume && s->eval) say = "--resume and --eval exclude each other";
   else if (!adapts && (s->merge || !tunes)) say = "--full and --probe have no adapter to merge or count";
+  else if (r->base_dtype != LK_QUANT_NONE && !adapts && !s->eval)
+    say = "--base-dtype is for adapters: the whole model is not written in fewer bits";
+  else if (r->base_dtype > LK_QUANT_BF16 && s->merge)
+    say = "--merge writes the whole model, of which --base-dtype int8 and nf4 keep codes only";
   else if (!adapts && (details || r->bias || r->loraplus > 0))
     say = "--targets, --exclude, --layers, --modules-to-save, --bias, --loraplus and patterns are for adapters";
   return say ? lk_fail(ctx, LK_EARG, "%s", say) : LK_OK;

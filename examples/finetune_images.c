@@ -19,6 +19,8 @@ static lk_status open_data(job *j) {
 static lk_status open_model(job *j, int64_t classes, int flags) {
   run_model *m = &j->images.m;
   if (run_open(j->ctx, j->s->model, classes, flags, m)) return lk_error(j->ctx, NULL);
+  const lk_quantise_options base = run_base(&j->s->run);
+  if (!(flags & LK_SHAPES_ONLY) && lk_model_quantise(m->model, &base)) return lk_error(j->ctx, NULL);
   j->model = m->model;
   j->head = m->vit->head->module.path;
   j->fresh = m->fresh;

@@ -7,6 +7,7 @@ static lk_status open_model(job *j, int64_t classes, int flags) {
   settings *s = j->s;
   text_model *m = &j->texts.m;
   int whole = !s->eval && (s->run.full || s->run.probe);
+  s->texts.base = run_base(&s->run);
   if (text_open(j->ctx, s->model, &s->texts, classes, flags, whole, m)) return lk_error(j->ctx, NULL);
   j->model = m->model;
   j->head = m->head;

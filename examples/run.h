@@ -72,6 +72,8 @@ typedef struct run_options {
   const char *rank_pattern;    /* "layer.0.*=4,layer.1.*=8": another rank where the pattern matches; or NULL */
   const char *alpha_pattern;   /* the same for alpha */
   int bias;                    /* lk_bias_mode */
+  int base_dtype;              /* lk_quant_kind of the frozen weights of linear layers */
+  int double_quant;            /* and of int8 and nf4 the scales too */
   /* how: AdamW, cross-entropy */
   int64_t epochs, batch, accumulate; /* accumulate: number of parts in which each batch is computed */
   double lr;                         /* 0: run_lr */
@@ -103,6 +105,8 @@ typedef struct run_options {
 /* For options_parse; the struct is a run_options.  Methods: full ... bias; training: epochs ... recompute. */
 extern const option run_method_options[], run_training_options[];
 run_options run_defaults(void);
+/* What lk_model_quantise is to do. */
+lk_quantise_options run_base(const run_options *o);
 /* "full", "probe", or the adapter's spec. */
 const char *run_method_name(const run_options *o);
 /* options.lr, or if that is 0 what did best for such a method on validation images (1,000 training images, from

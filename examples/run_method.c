@@ -48,6 +48,10 @@ const option run_training_options[] = {
      "structure search: trained parameters of the adapter at most; 0: any number"},
     {0}};
 
+lk_quantise_options run_base(const run_options *o) {
+  return (lk_quantise_options){.kind = (lk_quant_kind)o->base_dtype, .doubled = o->double_quant};
+}
+
 run_options run_defaults(void) {
   return (run_options){.epochs = 30,
                        .batch = 32,

@@ -27,6 +27,7 @@ typedef struct text_source {
   int64_t max_length; /* tokens of a row; 0: 128, or what the model takes if that is less */
   int no_dropout;
   int test_only;
+  lk_quantise_options base; /* of the frozen weights */
 } text_source;
 
 extern const option text_options[]; /* for options_parse; the struct is a text_source */

@@ -33,7 +33,7 @@ static int has_head(lk_ctx *ctx, const char *directory, int64_t classes) {
 static lk_pretrained_options options_of(lk_ctx *ctx, const char *directory, const text_source *s, int64_t classes,
                                         int whole) {
   static const lk_task tasks[] = {LK_TASK_CLASSIFY, LK_TASK_LM, LK_TASK_LM, LK_TASK_MASKED_LM, LK_TASK_EMBED};
-  lk_pretrained_options o = {.task = tasks[s->kind], .no_dropout = s->no_dropout};
+  lk_pretrained_options o = {.task = tasks[s->kind], .no_dropout = s->no_dropout, .quantise = &s->base};
   if (o.task == LK_TASK_CLASSIFY && classes && !has_head(ctx, directory, classes)) o.classes = classes;
   if (whole) o.flags = LK_LOAD_COPY;
   return o;

@@ -25,6 +25,7 @@ struct lk_model {
   int loss_asked;   /* lk_adapter_loss was called since the last step */
   /* Beginnings of paths of HuggingFace's modules that the model does without: adapters' tensors there are not read. */
   const char *const *aside;
+  const char *task_type; /* PEFT's name of the model's task, or NULL */
 };
 
 /* file_error.c */

@@ -183,6 +183,36 @@ START_TEST(new_bias) {
 }
 END_TEST
 
+/* The written config names the task by which PEFT finds the model's class; SEQ_CLS, for which PEFT always saves the head,
+ * only where the adapter has it. */
+START_TEST(task_types) {
+  static const struct {
+    const char *model, *targets, *saved, *task;
+  } written[] = {{"llama_lm", "q_proj", NULL, "CAUSAL_LM"},
+                 {"bert_embed", "query", NULL, "FEATURE_EXTRACTION"},
+                 {"bert_masked_lm", "query", NULL, NULL},
+                 {"bert_classify", "query", NULL, NULL},
+                 {"bert_classify", "query", "classifier", "SEQ_CLS"},
+                 {"roberta_classify", "query", "classifier.out_proj", NULL}};
+  for (size_t i = 0; i < sizeof written / sizeof *written; i++) {
+    const char *task = NULL;
+    open_golden(written[i].model);
+    lk_attach_with(model, &(lk_attach_options){
+                              .spec = "lora r=2", .targets = written[i].targets, .modules_to_save = written[i].saved});
+    lk_adapter_save(model, NULL, "ours", NULL);
+    fine(written[i].model);
+    lk_json *config = lk_json_read(ctx, "ours/adapter_config.json");
+    lk_json_is_string(lk_json_get(config, "task_type"), &task);
+    ck_assert_pstr_eq(task, written[i].task);
+    lk_json_free(config);
+    lk_detach(model, "default");
+    lk_adapter_load(model, NULL, "ours", 0);
+    fine("reading it again");
+    close_model();
+  }
+}
+END_TEST
+
 int main(void) {
   Suite *s = suite_create("pretrained_peft");
   TCase *c = tcase_create("pretrained_peft");
@@ -191,6 +221,7 @@ int main(void) {
   tcase_add_loop_test(c, of_peft, 0, CASES);
   tcase_add_test(c, pooler_in_use);
   tcase_add_test(c, new_bias);
+  tcase_add_test(c, task_types);
   suite_add_tcase(s, c);
   SRunner *r = srunner_create(s);
   srunner_run_all(r, CK_NORMAL);

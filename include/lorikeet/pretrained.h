@@ -74,7 +74,9 @@ LK_API lk_pretrained *lk_pretrained_new(lk_model *model, const lk_json *config, 
 /* The task's result. */
 LK_API lk_tensor lk_pretrained_forward(lk_pretrained *p, lk_tape *t, const lk_inputs *in);
 /* A complete directory: config.json, model.safetensors (merged values if merged), and copies of the tokenizer's files of
- * the directory it came from; each file replaced atomically. */
+ * the directory it came from; each file replaced atomically.  Refused when merging gave a layer a bias that the family
+ * has not there.  A head that is tied to the embedding keeps the frozen weight whatever adapts the embedding or trains a
+ * copy of it, as in PEFT; such adapters cannot be merged. */
 LK_API lk_status lk_pretrained_save(lk_pretrained *p, const char *directory);
 /* Target patterns that PEFT uses for such a model by default (MLPs too for methods whose papers adapt them): a literal. */
 LK_API const char *lk_pretrained_targets(const lk_pretrained *p, const char *spec);

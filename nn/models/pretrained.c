@@ -10,6 +10,8 @@ enum { FAMILIES = sizeof families / sizeof *families };
 
 static const char *const task_names[] = {"classify", "lm", "masked_lm", "embed"};
 enum { TASKS = sizeof task_names / sizeof *task_names };
+/* PEFT's, which has none for masked tokens. */
+static const char *const task_types[TASKS] = {"SEQ_CLS", "CAUSAL_LM", NULL, "FEATURE_EXTRACTION"};
 
 int lk_task_find(const char *name) {
   for (int i = 0; i < TASKS; i++)
@@ -96,6 +98,7 @@ static lk_status build(lk_pretrained *p, const lk_pretrained_options *o) {
   if (!lk_error(c, NULL)) p->family->build(p);
   model->flags = flags;
   model->aside = p->family->aside;
+  model->task_type = task_types[p->task];
   return lk_error(c, NULL);
 }
 

@@ -255,10 +255,26 @@ int lk_peft_same_options(const lk_at *at) {
   return 1;
 }
 
+static int lists(lk_ctx *c, const char *list, const char *name) {
+  int found = 0;
+  for (char *s; list && (s = lk_pattern_next(c, &list)); lk_free(c, s)) found |= !strcmp(s, name);
+  return found;
+}
+
+/* The task by which PEFT finds the model's class.  For SEQ_CLS it takes the head for saved in any case. */
+static lk_status write_task(const lk_adapter *a, lk_json *config) {
+  const char *task = a->model->task_type, *saved = a->options->modules_to_save;
+  lk_ctx *c = lk_model_ctx(a->model);
+  if (!task) return LK_OK;
+  if (!strcmp(task, "SEQ_CLS") && !lists(c, saved, "classifier") && !lists(c, saved, "score")) return lk_error(c, NULL);
+  return lk_json_set_string(c, config, "task_type", task);
+}
+
 lk_status lk_peft_write_common(const lk_adapter *a, const lk_peft_format *f, lk_json *config) {
   lk_ctx *c = lk_model_ctx(a->model);
   write_keys(c, shared, config);
   write_keys(c, f->keys, config);
   if (f->bias_only) lk_json_set_string(c, config, "bias", lk_peft_bias_word(f, a->options->bias));
+  write_task(a, config);
   return lk_peft_write_targets(a, config);
 }

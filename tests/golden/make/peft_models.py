@@ -11,7 +11,7 @@ the largest ones by family and method.  Models: those of tests/golden/models, an
 build and `make check` need neither Python nor this.  Wants torch, transformers, peft and the shared library (default
 .libs/liblorikeet.so, made by `make`); run it in the top directory.  Exits non-zero if anything differs.
 
-    peft_models.py --keep DIRECTORY      writes what tests/test_pretrained_peft.c reads: <model>/adapter_<case>/
+    peft_models.py --keep tests/golden/models [LIBRARY]    writes what tests/test_pretrained_peft.c reads: <model>/adapter_<case>/
 """
 import ctypes as C
 import json
@@ -68,7 +68,7 @@ class Opening(C.Structure):
 arguments = [a for a in sys.argv[1:] if not a.startswith("-")]
 verbose = "-v" in sys.argv
 keep = pathlib.Path(arguments.pop(0)) if "--keep" in sys.argv else None
-lib = C.CDLL(arguments[0] if arguments else ".libs/liblorikeet.so")  # also for --keep: peft_models.py --keep DIRECTORY [LIBRARY]
+lib = C.CDLL(arguments[0] if arguments else ".libs/liblorikeet.so")
 for name in "ctx_new model_new tape_new trainable pretrained_open optim_new optim_find".split():
     getattr(lib, "lk_" + name).restype = C.c_void_p
 for name in "pretrained_forward input mean mul adapter_loss plus".split():
@@ -239,22 +239,22 @@ def failed(way, family, title, why):
 
 
 def names_of(directory):
-    """Module names of the family: attention, MLP, both after a dot; the head of a classifier; the words' embedding."""
+    """Names of modules: attention's, the MLP's, the head to save or None, the words' embedding; what comes before a layer's number."""
     config = json.loads((directory / "config.json").read_text())
     kind, task = config["model_type"], config["architectures"][0]
     head = "score" if kind not in ("bert", "roberta") else "classifier"
     head = head if "Classification" in task else None
     if kind == "gpt2":
-        return ["c_attn"], ["c_fc", "mlp.c_proj"], head, "wte", "h", True
+        return ["c_attn"], ["c_fc", "mlp.c_proj"], head, "wte", "h"
     if kind in ("bert", "roberta"):
-        return ["query", "value"], ["intermediate.dense", "output.dense"], head, "word_embeddings", "layer", True
+        return ["query", "value"], ["intermediate.dense", "output.dense"], head, "word_embeddings", "layer"
     if head is None and not config.get("tie_word_embeddings"):
         head = "lm_head"
-    return ["q_proj", "v_proj"], ["gate_proj", "down_proj"], head, "embed_tokens", "layers", config.get("tie_word_embeddings") or head == "score"
+    return ["q_proj", "v_proj"], ["gate_proj", "down_proj"], head, "embed_tokens", "layers"
 
 
 def to_cases(directory):
-    a, m, head, words, layers, _ = names_of(directory)
+    a, m, head, words, layers = names_of(directory)
     some, conv = ",".join(a + m), words == "wte"
     yield "LORA", "lora r=4 alpha=8", ",".join(a), {}
     yield "LORA", "lora r=4 alpha=8 rslora dropout=0.1", some, {}
@@ -284,6 +284,9 @@ def to_cases(directory):
     yield "DORA", "lora r=4 | magnitude", f"{a[0]},{words}", {}
     yield "ADALORA", "adalora init_r=4 target_r=2 tinit=1 tfinal=2 total=8 alpha=4", some, dict(steps=8)
     yield "ADALORA", "adalora init_r=4 target_r=2 tinit=1 tfinal=2 total=8", ",".join(a), dict(steps=3, **(dict(modules_to_save=head) if head else {}))
+    yield "EXPORT", "mlae r=4 p=0", some, dict(modules_to_save=head) if head else {}
+    yield "EXPORT", "neat r=4", ",".join(a), {}
+    yield "EXPORT", "adalora init_r=4 target_r=2 tinit=1 tfinal=2 total=8", some, dict(steps=8)
     yield "IA3", "ia3", some, dict(overrides=[(n, "ff") for n in m])
     if head:
         yield "IA3", "ia3", some, dict(modules_to_save=head, overrides=[(m[0], "ff")])
@@ -309,7 +312,7 @@ def bf16_in(directory):
 
 def why_not_merged(directory, spec, targets, more):
     """The words of the refusal; None: it can be merged."""
-    a, m, head, words, layers, conv = names_of(directory)
+    words = names_of(directory)[3]
     if is_tied(directory) and (words in targets or words in more.get("modules_to_save", "")):
         return "the head computes with the weight"
     config = json.loads((directory / "config.json").read_text())
@@ -344,7 +347,8 @@ def to_peft(directory, family, home, method, spec, targets, more):
             if steps:
                 ours.train(batch, steps)
             y = ours(batch)
-            lib.lk_adapter_save(ours.model, more.get("name", "default").encode(), str(folder).encode(), None)
+            save = lib.lk_adapter_export_lora if method == "EXPORT" else lib.lk_adapter_save
+            save(ours.model, more.get("name", "default").encode(), str(folder).encode(), None)
             fine()
             model = peft.PeftModel.from_pretrained(theirs(directory), folder).eval()
             judge("to", family, method, title, y, their_output(model, batch), batch[2])
@@ -366,7 +370,7 @@ def to_peft(directory, family, home, method, spec, targets, more):
 
 
 def from_cases(directory):
-    a, m, head, words, layers, can_bias = names_of(directory)
+    a, m, head, words, layers = names_of(directory)
     some, conv = a + m, words == "wte"
     L, fan = peft.LoraConfig, dict(fan_in_fan_out=True) if conv else {}
     task = {"classifier": "SEQ_CLS", "score": "SEQ_CLS", "lm_head": "CAUSAL_LM"}.get(head)
@@ -376,7 +380,7 @@ def from_cases(directory):
     if words == "word_embeddings":
         yield "LORA", L(r=4, target_modules=["query", "key", "value", "dense"])
         yield "LORA", L(r=4, target_modules=["query", "dense"], task_type=task)
-    yield "LORA", L(r=4, target_modules=some, lora_bias=can_bias is True and not words == "embed_tokens", **fan)
+    yield "LORA", L(r=4, target_modules=some, lora_bias=words != "embed_tokens", **fan)  # wants layers with biases
     yield "LORA", L(r=4, target_modules=some, rank_pattern={a[0]: 2, f"{layers}.1.*{m[0]}": 3}, alpha_pattern={a[0]: 5}, **fan)
     yield "LORA", L(r=4, target_modules=a, bias="lora_only", **fan)
     yield "LORA", L(r=4, target_modules=a, bias="all", modules_to_save=[head] if head else None, **fan)
@@ -458,7 +462,8 @@ def from_peft(directory, family, home, method, config):
     try:
         merged_model = model.merge_and_unload().eval()
         if bf16_in(directory):
-            merged_model = merged_model.to(torch.bfloat16).float()
+            for p in merged_model.parameters():  # not the rotary frequencies
+                p.data = p.data.bfloat16().float()
             y = their_output(merged_model, batch)
         merged_model.save_pretrained(merged)
     except Exception as why:
@@ -513,15 +518,15 @@ def main():
         for directory in chosen:
             if arguments[1:] and directory.name not in arguments[1:]:
                 continue
-            for i, case in enumerate(to_cases(directory)):
+            for case in to_cases(directory):
                 to_peft(directory, directory.name, pathlib.Path(tempfile.mkdtemp(dir=home)), *case)
-            for i, case in enumerate(from_cases(directory)):
+            for case in from_cases(directory):
                 from_peft(directory, directory.name, pathlib.Path(tempfile.mkdtemp(dir=home)), *case)
         families = list(dict.fromkeys(f for f, _, _ in worst))
         methods = list(dict.fromkeys((m, w) for _, m, w in worst))
         print(f"{'':16}" + "".join(f" {f:>16}" for f in families))
         for m, w in sorted(methods):
-            print(f"{m:9}{w:7}" + "".join(f" {worst.get((f, m, w), float('nan')):16.1e}" for f in families))
+            print(f"{m:9}{w:7}" + "".join(f" {worst.get((f, m, w), '-'):>16{'.1e' if (f, m, w) in worst else ''}}" for f in families))
     for text in refused.values():
         print("refused as it should be:", text)
     print(f"{bad} failed")
