@@ -15,7 +15,7 @@ static lk_status copy(lk_adapter *a, lk_param *p) {
   if (!name) return lk_error(c, NULL);
   lk_dtype dtype = lk_model_dtype(a->model); /* also where the original is stored in half */
   lk_param *s = p->value.p || coded ? lk_param_new(c, name, LK_TRAINED, dtype, p->value.ndim, p->value.shape)
-                           : lk_param_new_shape(c, name, LK_TRAINED, dtype, p->value.ndim, p->value.shape);
+                                    : lk_param_new_shape(c, name, LK_TRAINED, dtype, p->value.ndim, p->value.shape);
   lk_free(c, name);
   if (!s) return lk_error(c, NULL);
   s->owner = p;

@@ -202,7 +202,8 @@ static lk_status take(lk_param *p, lk_safetensors *f, const lk_stored *s, const 
   if (is_to_quantise(site, p, s, o->quantise)) return take_coded(site, f, s, o->quantise);
   if (lk_safetensors_view(f, s, &v)) return lk_error(p->ctx, NULL);
   int half = v.dtype == LK_BF16 || v.dtype == LK_F16;
-  if (o->flags & LK_LOAD_COPY || (v.dtype != p->value.dtype && !(half && can_be_half(p)))) return lk_param_assign(p, &v);
+  if (o->flags & LK_LOAD_COPY || (v.dtype != p->value.dtype && !(half && can_be_half(p))))
+    return lk_param_assign(p, &v);
   if (p->owned) lk_free(p->ctx, p->value.p);
   p->value.dtype = v.dtype;
   p->value.p = v.p;
@@ -289,7 +290,8 @@ lk_status lk_model_save(lk_model *model, const char *path) {
     if (lk_grow(ctx, &tensors, &capacity, n + 1, sizeof *tensors)) break;
     tensors[n++] = (lk_named_view){p->name, base_value(model, p)};
     if (is_coded(model, p))
-      lk_fail(ctx, LK_EARG, "%s is quantised and cannot be saved: decode the model first, or save the adapter", p->name);
+      lk_fail(ctx, LK_EARG, "%s is quantised and cannot be saved: decode the model first, or save the adapter",
+              p->name);
   }
   lk_status bad = lk_error(ctx, NULL);
   if (!bad) bad = lk_safetensors_write(ctx, path, tensors, n, &format, 1);

@@ -9,7 +9,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const golden_method *const methods[] = {&golden_adalora, &golden_malora, &golden_molora, &golden_glora, &golden_lora, &golden_lora_drop, &golden_mlae, &golden_neat};
+static const golden_method *const methods[] = {&golden_adalora, &golden_malora,    &golden_molora, &golden_glora,
+                                               &golden_lora,    &golden_lora_drop, &golden_mlae,   &golden_neat};
 
 /* A word of the metadata, which may be in JSON's quotes. */
 static int is_word(const char *text, const char *word) {

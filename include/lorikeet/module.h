@@ -79,10 +79,11 @@ enum {
 LK_API lk_status lk_model_load(lk_model *model, const char *path, int flags);
 typedef struct lk_load_options {
   int flags;
-  const char *prefix;        /* "vit.": parameters whose path begins so may stand in the file without it; or NULL */
-  const char *added;         /* "bert.": the file may have this in front of any path; or NULL */
-  const char *const *skip;   /* beginnings of paths, ended by NULL: these keep their values, whatever the file holds */
-  const char *const *unused; /* beginnings ("*.x": ends) of names in the file, ended by NULL, that the model does not need */
+  const char *prefix;      /* "vit.": parameters whose path begins so may stand in the file without it; or NULL */
+  const char *added;       /* "bert.": the file may have this in front of any path; or NULL */
+  const char *const *skip; /* beginnings of paths, ended by NULL: these keep their values, whatever the file holds */
+  const char *const
+      *unused; /* beginnings ("*.x": ends) of names in the file, ended by NULL, that the model does not need */
   const char *const *optional; /* beginnings of paths, ended by NULL: they keep their values when the file has none */
   const struct lk_quantise_options *quantise; /* weights become codes as they are read; NULL: none do; see quantise.h */
 } lk_load_options;

@@ -58,7 +58,8 @@ typedef struct lk_op {
   int nin;      /* number of inputs; -1: any, up to LK_MAXIN */
   int optional; /* how many of the last inputs may be missing (nil) */
   int flags;
-  const char *types; /* a letter per input (the last one repeats): r real, f real and frozen, w real or stored in half (frozen), i index, m mask (u8), a any; NULL: all r */
+  const char *
+      types; /* a letter per input (the last one repeats): r real, f real and frozen, w real or stored in half (frozen), i index, m mask (u8), a any; NULL: all r */
   size_t attr_size;
   int (*shape)(lk_call *);            /* sets *y by lk_view_init, or refuses through lk_op_fail; NULL: broadcast */
   int (*fwd)(lk_call *);              /* pure in inputs, attributes and key: recomputation runs it twice */

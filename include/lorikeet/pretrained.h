@@ -59,9 +59,9 @@ typedef struct lk_pretrained {
 
 typedef struct lk_pretrained_options {
   lk_task task;
-  int64_t classes; /* LK_TASK_CLASSIFY: of a new head; 0: the head in the file */
-  int no_dropout;  /* train without the config's dropout */
-  int flags;       /* LK_LOAD_COPY (to train the base), LK_LOAD_PARTIAL */
+  int64_t classes;                            /* LK_TASK_CLASSIFY: of a new head; 0: the head in the file */
+  int no_dropout;                             /* train without the config's dropout */
+  int flags;                                  /* LK_LOAD_COPY (to train the base), LK_LOAD_PARTIAL */
   const struct lk_quantise_options *quantise; /* weights become codes as they are read or drawn; NULL: none do */
 } lk_pretrained_options;
 

@@ -449,6 +449,6 @@ const lk_adapter_class lk_adapter_adalora = {.name = "adalora",
                                              .loss = loss,
                                              .factors = factors,
                                              .plan = plan,
-    .final = has_final_ranks,
+                                             .final = has_final_ranks,
                                              .stepped = stepped,
                                              .notes = notes};
