@@ -114,7 +114,7 @@ static inline TCase *open_suite(const char *name) {
   TCase *c = tcase_create(name);
   suite = suite_create(name);
   test_specs_make();
-  tcase_set_timeout(c, 300);
+  tcase_set_timeout(c, 900);
   tcase_add_checked_fixture(c, setup, teardown);
   suite_add_tcase(suite, c);
   return c;

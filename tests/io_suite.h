@@ -32,7 +32,7 @@ static inline void expect(lk_status status, const char *words) {
 static inline TCase *add_case(Suite *s, const char *name) {
   TCase *c = tcase_create(name);
   tcase_add_checked_fixture(c, setup, teardown);
-  tcase_set_timeout(c, 60);
+  tcase_set_timeout(c, 240);
   suite_add_tcase(s, c);
   return c;
 }

@@ -5,7 +5,7 @@ SH_LOG_COMPILER = $(SHELL)
 AM_TESTS_ENVIRONMENT = \
   CC='$(CC)'; export CC; CXX='$(CXX)'; export CXX; NM='$(NM)'; export NM; \
   FUZZERS='$(fuzzers)'; export FUZZERS; LK_LDFLAGS='$(LK_LDFLAGS)'; export LK_LDFLAGS; \
-  CK_DEFAULT_TIMEOUT=120; export CK_DEFAULT_TIMEOUT; OMP_WAIT_POLICY=passive; export OMP_WAIT_POLICY;
+  CK_DEFAULT_TIMEOUT=300; export CK_DEFAULT_TIMEOUT; OMP_WAIT_POLICY=passive; export OMP_WAIT_POLICY;
 
 # Scripts: fuzzing, and what the tree itself must keep to.
 test_scripts = \

@@ -128,7 +128,7 @@ static inline void ck_gradients(lk_tensor (*story)(void)) {
   TCase *tcase = tcase_create(title);                                                                                  \
   suite_add_tcase(suite, tcase);                                                                                       \
   tcase_add_checked_fixture(tcase, open_tape, close_tape);                                                             \
-  tcase_set_timeout(tcase, 120)
+  tcase_set_timeout(tcase, 240)
 
 static inline int run_suite(Suite *suite) {
   SRunner *runner = srunner_create(suite);

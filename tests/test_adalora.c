@@ -509,7 +509,7 @@ END_TEST
 
 int main(void) {
   TCase *c = tcase_create("adalora"), *bare = tcase_create("memory");
-  tcase_set_timeout(c, 60);
+  tcase_set_timeout(c, 240);
   tcase_add_test(c, a_whole_run);
   tcase_add_test(c, without_a_final_phase);
   tcase_add_test(c, equal_ranks);

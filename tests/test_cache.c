@@ -300,7 +300,7 @@ END_TEST
 int main(void) {
   Suite *s = suite_create("cache");
   TCase *c = tcase_create("cache");
-  tcase_set_timeout(c, 120);
+  tcase_set_timeout(c, 240);
   tcase_add_loop_test(c, divided, 0, MODELS);
   tcase_add_test(c, short_dynamic);
   tcase_add_loop_test(c, as_transformers, 0, MODELS);

@@ -490,7 +490,7 @@ END_TEST
 int main(void) {
   Suite *s = suite_create("data");
   TCase *t = tcase_create("data");
-  tcase_set_timeout(t, 60);
+  tcase_set_timeout(t, 240);
   tcase_add_checked_fixture(t, setup, teardown);
   tcase_add_test(t, digits_depend_on_seed_and_index_alone);
   tcase_add_test(t, every_ten_digits_hold_each_once);

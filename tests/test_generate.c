@@ -442,7 +442,7 @@ END_TEST
 int main(void) {
   Suite *s = suite_create("generate");
   TCase *c = tcase_create("generate");
-  tcase_set_timeout(c, 120);
+  tcase_set_timeout(c, 240);
   tcase_add_checked_fixture(c, setup, test_directory_remove);
   tcase_add_loop_test(c, filters, 0, MODELS);
   tcase_add_test(c, definition);

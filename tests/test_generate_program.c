@@ -322,7 +322,7 @@ END_TEST
 int main(void) {
   Suite *s = suite_create("generate_program");
   TCase *c = tcase_create("generate_program");
-  tcase_set_timeout(c, 120);
+  tcase_set_timeout(c, 240);
   tcase_add_checked_fixture(c, setup, test_directory_remove);
   tcase_add_test(c, help);
   tcase_add_test(c, greedy);

@@ -153,7 +153,7 @@ END_TEST
 int main(void) {
   Suite *s = suite_create("half");
   TCase *c = tcase_create("half");
-  tcase_set_timeout(c, 120);
+  tcase_set_timeout(c, 240);
   tcase_add_checked_fixture(c, setup, teardown);
   tcase_add_loop_test(c, every_half, 0, 2);
   tcase_add_loop_test(c, rounding, 0, 2);

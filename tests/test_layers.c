@@ -340,7 +340,7 @@ int main(void) {
   Suite *s = suite_create("layers");
   TCase *c = tcase_create("layers");
   tcase_add_checked_fixture(c, setup, teardown);
-  tcase_set_timeout(c, 120);
+  tcase_set_timeout(c, 240);
   tcase_add_test(c, linear);
   tcase_add_test(c, embedding);
   tcase_add_test(c, conv2d);

@@ -570,7 +570,7 @@ int main(void) {
   Suite *s = suite_create("optim");
   TCase *t = tcase_create("optim");
   suite_add_tcase(s, t);
-  tcase_set_timeout(t, 60);
+  tcase_set_timeout(t, 240);
   tcase_add_loop_test(t, test_trajectory_f64, 0, cases);
   tcase_add_loop_test(t, test_trajectory_f32, 0, cases);
   tcase_add_test(t, test_defaults_are_torchs);

@@ -230,7 +230,7 @@ END_TEST
 int main(void) {
   Suite *s = suite_create("pretrained");
   TCase *c = tcase_create("pretrained");
-  tcase_set_timeout(c, 120);
+  tcase_set_timeout(c, 240);
   tcase_add_checked_fixture(c, setup, test_directory_remove);
   tcase_add_loop_test(c, logits, 0, MODELS);
   tcase_add_loop_test(c, adapted, 0, MODELS);

@@ -216,7 +216,7 @@ END_TEST
 int main(void) {
   Suite *s = suite_create("pretrained_peft");
   TCase *c = tcase_create("pretrained_peft");
-  tcase_set_timeout(c, 120);
+  tcase_set_timeout(c, 240);
   tcase_add_checked_fixture(c, setup, teardown);
   tcase_add_loop_test(c, of_peft, 0, CASES);
   tcase_add_test(c, pooler_in_use);

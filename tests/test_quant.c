@@ -325,7 +325,7 @@ END_TEST
 int main(void) {
   Suite *s = suite_create("quant");
   TCase *c = tcase_create("quant");
-  tcase_set_timeout(c, 120);
+  tcase_set_timeout(c, 240);
   tcase_add_checked_fixture(c, setup, teardown);
   tcase_add_test(c, levels);
   tcase_add_loop_test(c, codes_are_right, 0, KINDS);

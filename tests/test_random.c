@@ -210,7 +210,7 @@ int main(void) {
   Suite *suite = suite_create("random");
   TCase *tcase = tcase_create("random");
   suite_add_tcase(suite, tcase);
-  tcase_set_timeout(tcase, 60);
+  tcase_set_timeout(tcase, 240);
   tcase_add_test(tcase, test_published_vectors);
   tcase_add_test(tcase, test_cipher_is_threefry);
   tcase_add_test(tcase, test_uniform);

@@ -132,7 +132,7 @@ int main(void) {
   Suite *suite = suite_create("real");
   TCase *tcase = tcase_create("real");
   suite_add_tcase(suite, tcase);
-  tcase_set_timeout(tcase, 120);
+  tcase_set_timeout(tcase, 240);
   tcase_add_test(tcase, test_exp);
   tcase_add_test(tcase, test_exp_near_its_limits);
   tcase_add_test(tcase, test_exp_does_not_fall);

@@ -398,7 +398,7 @@ END_TEST
 
 int main(void) {
   TCase *c = tcase_create("supernet"), *bare = tcase_create("memory");
-  tcase_set_timeout(c, 120);
+  tcase_set_timeout(c, 240);
   tcase_add_test(c, draws_are_uniform);
   tcase_add_test(c, lora_ranks_are_uniform);
   tcase_add_loop_test(c, draws_are_repeatable, 0, 2);

@@ -387,7 +387,7 @@ int main(void) {
   Suite *s = suite_create("vit");
   TCase *c = tcase_create("vit");
   tcase_add_checked_fixture(c, setup, teardown);
-  tcase_set_timeout(c, 120);
+  tcase_set_timeout(c, 240);
   tcase_add_loop_test(c, tensor_names, 0, 2);
   tcase_add_test(c, preset_counts);
   tcase_add_test(c, initial_values);
