@@ -160,28 +160,24 @@ static const lk_param *base_weight(const lk_adapter *a, const char *prefix, cons
 }
 
 /* Is it the model's own weight, up to the rounding of bf16? */
-static int same_base(lk_ctx *c, const lk_param *p, lk_safetensors *file, const lk_stored *s) {
+static int same_base(const lk_param *p, lk_safetensors *file, const lk_stored *s) {
   lk_view shape = shape_of(s), v;
-  void *owned;
-  if (!lk_view_same_shape(&shape, &p->value) || !is_read(s->dtype) || lk_peft_values(c, file, s, &v, &owned)) return 0;
+  if (!lk_view_same_shape(&shape, &p->value) || !is_read(s->dtype) || lk_safetensors_view(file, s, &v)) return 0;
   int64_t same = 0, n = lk_view_count(&v);
   for (int64_t i = 0; i < n; i++) {
     double ours = lk_view_get(&p->value, i);
     same += fabs(lk_view_get(&v, i) - ours) <= 0x1p-8 * fabs(ours);
   }
-  lk_free(c, owned);
   return same == n;
 }
 
 /* PEFT's GLORA writes zeros for a support tensor that a layer has not. */
-static int is_zeros(lk_ctx *c, lk_safetensors *file, const lk_stored *s) {
+static int is_zeros(lk_safetensors *file, const lk_stored *s) {
   lk_view v;
-  void *owned;
   if (!strstr(s->name, ".glora_") || !ends_with(s->name, ".zeros") || !is_read(s->dtype)) return 0;
-  if (lk_peft_values(c, file, s, &v, &owned)) return 0;
+  if (lk_safetensors_view(file, s, &v)) return 0;
   int64_t zeros = 0, n = lk_view_count(&v);
   for (int64_t i = 0; i < n; i++) zeros += lk_view_get(&v, i) == 0;
-  lk_free(c, owned);
   return zeros == n;
 }
 
@@ -189,11 +185,11 @@ static void compare_rest(const lk_adapter *a, const lk_peft_tensors *e, lk_safet
   int naside = 0;
   for (size_t i = 0; i < lk_safetensors_count(file) && !lk_error(e->ctx, NULL); i++) {
     const lk_stored *s = lk_safetensors_at(file, i);
-    if (is_claimed(e, s) || is_spurious(s->name) || is_zeros(e->ctx, file, s)) continue;
+    if (is_claimed(e, s) || is_spurious(s->name) || is_zeros(file, s)) continue;
     const lk_param *base = base_weight(a, e->prefix, s->name);
     if (is_aside(a, e->prefix, s->name)) naside++;
     else if (!base) note(bad, UNEXPECTED, NULL, s);
-    else if (!same_base(e->ctx, base, file, s)) note(bad, OTHER_BASE, NULL, s);
+    else if (!same_base(base, file, s)) note(bad, OTHER_BASE, NULL, s);
   }
   if (naside)
     lk_warn(e->ctx, "adapter_load: %d tensors are of modules that the model does without, and are not read", naside);

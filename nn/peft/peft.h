@@ -139,8 +139,6 @@ typedef struct lk_peft_tensors {
 lk_status lk_peft_write_tensors(lk_adapter *a, const lk_peft_format *f, lk_param *made, const char *path);
 /* Gives the adapter's parameters the values in the file; or changes none of them. */
 lk_status lk_peft_read_tensors(lk_adapter *a, const lk_peft_format *f, lk_safetensors *file, const char *path);
-/* A tensor's values as f32 or f64, bf16 and f16 widened; *owned: to be freed, or NULL. */
-lk_status lk_peft_values(lk_ctx *c, lk_safetensors *file, const lk_stored *s, lk_view *v, void **owned);
 
 /* ---- compare.c ---- */
 /* Finds the tensor of every parameter.  All that does not fit is listed in one error. */

@@ -92,60 +92,20 @@ lk_status lk_peft_write_tensors(lk_adapter *a, const lk_peft_format *f, lk_param
 
 /* ---- reading ---- */
 
-/* f32 values of a view, in the context's memory: the type that is not computed in, widened. */
-static lk_status widen(lk_ctx *c, lk_view *v) {
-  const uint16_t *from = v->p;
-  int64_t n = lk_view_count(v);
-  lk_view wide;
-  lk_view_init(&wide, LK_F32, v->ndim, v->shape);
-  float *to = wide.p = lk_alloc_array(c, (size_t)n + 1, sizeof *to);
-  if (!to) return lk_error(c, NULL);
-  for (int64_t i = 0; i < n; i++) {
-    uint32_t bits = (uint32_t)from[i] << 16, sign = bits & 0x80000000u, exponent = from[i] >> 10 & 31;
-    if (v->dtype == LK_F16) {
-      float small = ldexpf((float)(from[i] & 0x3FF), -24); /* exponent 0: zero and denormal */
-      memcpy(&bits, &small, sizeof bits);
-      if (exponent) bits = (exponent == 31 ? 255 : exponent + 112) << 23 | (uint32_t)(from[i] & 0x3FF) << 13;
-      bits |= sign;
-    }
-    memcpy(&to[i], &bits, sizeof bits);
-  }
-  *v = wide;
-  return LK_OK;
-}
-
-static int is_half(const lk_view *v) { return v->dtype == LK_BF16 || v->dtype == LK_F16; }
-
-lk_status lk_peft_values(lk_ctx *c, lk_safetensors *file, const lk_stored *s, lk_view *v, void **owned) {
-  *owned = NULL;
-  if (lk_safetensors_view(file, s, v)) return lk_error(c, NULL);
-  if (!is_half(v)) return LK_OK;
-  if (widen(c, v)) return lk_error(c, NULL);
-  *owned = v->p;
-  return LK_OK;
-}
-
 static lk_status take(lk_ctx *c, const lk_peft_tensor *one, lk_safetensors *file) {
   lk_view v;
-  void *owned;
-  if (lk_peft_values(c, file, one->stored, &v, &owned)) return lk_error(c, NULL);
-  lk_param_assign(one->param, &v);
-  lk_free(c, owned);
-  return lk_error(c, NULL);
+  return lk_safetensors_view(file, one->stored, &v) ? lk_error(c, NULL) : lk_param_assign(one->param, &v);
 }
 
 /* What says how the adapter is built (kept layers, a chosen structure) comes first: the rest depends on it. */
 static lk_status read_buffers(lk_adapter *a, const lk_peft_format *f, lk_safetensors *file) {
   lk_peft_tensors e;
   lk_view v;
-  void *owned;
   if (*f->prefix || collect(a, f, NULL, &e)) return lk_error(lk_model_ctx(a->model), NULL);
   for (size_t i = 0; i < e.n && !lk_error(e.ctx, NULL); i++) {
     lk_param *p = e.list[i].param;
     const lk_stored *s = p->kind == LK_BUFFER ? lk_safetensors_find(file, e.list[i].name) : NULL;
-    if (!s || lk_peft_values(e.ctx, file, s, &v, &owned)) continue;
-    if (lk_view_same_shape(&v, &p->value)) lk_param_assign(p, &v);
-    lk_free(e.ctx, owned);
+    if (s && !lk_safetensors_view(file, s, &v) && lk_view_same_shape(&v, &p->value)) lk_param_assign(p, &v);
   }
   entries_free(&e);
   return lk_methods_loaded(a);
