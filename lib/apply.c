@@ -157,10 +157,18 @@ int lk_frame_versions(lk_tape *t, lk_frame *f, uint32_t inputs) {
   return 0;
 }
 
-int lk_frame_forward(lk_tape *t, lk_frame *f) {
+int lk_frame_call(lk_tape *t, lk_frame *f, int backward) {
+  const lk_op *op = f->c.op;
+  if (t->watch) t->watch(t->watch_arg, &f->c, backward, 0);
   t->running = 1;
-  int bad = f->c.op->fwd(&f->c);
+  int bad = backward ? op->bwd(&f->c) : op->fwd(&f->c);
   t->running = 0;
+  if (t->watch) t->watch(t->watch_arg, &f->c, backward, 1);
+  return bad;
+}
+
+int lk_frame_forward(lk_tape *t, lk_frame *f) {
+  int bad = lk_frame_call(t, f, 0);
   if (bad) lk_op_fail(&f->c, LK_EARG, "forward failed and did not say why");
   lk_scratch_release(t);
   t->where = t->cur;

@@ -82,9 +82,7 @@ static int call_backward(lk_tape *t, lk_frame *f, const lk_node *n) {
   for (int i = 0; i < n->nin; i++)
     if (bind_gradient(t, f, n, i)) return -1;
   if (bind_result(t, f, n)) return -1;
-  t->running = 1;
-  int bad = n->op->bwd(&f->c);
-  t->running = 0;
+  int bad = lk_frame_call(t, f, 1);
   if (bad) return lk_op_fail(&f->c, LK_EARG, "backward failed and did not say why");
   if (t->ctx->status) return -1;
   for (int i = 0; i < n->nin && f->added; i++)

@@ -136,6 +136,8 @@ struct lk_tape {
   uint64_t replayed;
   uint64_t errors; /* of the context when the step began */
   double flops;
+  lk_watch_fn *watch; /* lk_tape_watch */
+  void *watch_arg;
 };
 
 /* What a running op sees, and what the engine keeps beside it; lk_call.impl points to it. */
@@ -149,6 +151,9 @@ typedef struct lk_frame {
 } lk_frame;
 
 #define LK_OP_STOP (1 << 16) /* a view through which no gradient flows */
+
+/* Runs an op's function under the eyes of the tape's watcher. */
+int lk_frame_call(lk_tape *t, lk_frame *f, int backward);
 
 static inline lk_node *lk_root(lk_tape *t, uint32_t id) { return &t->nodes[t->nodes[id].root]; }
 /* Pool memory that no forward can make again: an input, or what a closed no-grad scope left. */

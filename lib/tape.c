@@ -89,6 +89,12 @@ lk_tape_stats lk_tape_statistics(const lk_tape *t) {
                          t->replayed,  t->pool.allocations, t->flops};
 }
 
+void lk_tape_watch(lk_tape *t, lk_watch_fn *watch, void *arg) {
+  if (!t) return;
+  t->watch = watch;
+  t->watch_arg = arg;
+}
+
 void lk_tape_set_mode(lk_tape *t, lk_tape_mode mode) {
   if (!t) return;
   t->pool.naive = mode == LK_TAPE_NAIVE;

@@ -45,7 +45,8 @@ tools = \
 
 # Benchmarks; claims trains as the programs do.
 bench_sources = %D%/bench/measure.c %D%/bench/measure.h
-%C%_bench_step_SOURCES = %D%/bench/step.c $(bench_sources)
+net_sources = %D%/bench/net.c %D%/bench/net.h $(bench_sources)
+%C%_bench_step_SOURCES = %D%/bench/step.c %D%/bench/profile.c %D%/bench/profile.h $(net_sources)
 %C%_bench_claims_SOURCES = \
   %D%/bench/claims.c \
   %D%/bench/claims.h \

@@ -95,6 +95,10 @@ LK_API void lk_parallel(int threads, int64_t n, int64_t grain,
                         void (*body)(void *arg, int64_t from, int64_t to, int thread), void *arg);
 
 /* ---- registry and checks ---- */
+/* Called before (done 0) and after (done 1) each forward and backward of an op: for profiles.  It only looks. */
+typedef void lk_watch_fn(void *arg, const lk_call *call, int backward, int done);
+/* One watcher per tape; NULL ends it. */
+LK_API void lk_tape_watch(lk_tape *t, lk_watch_fn *watch, void *arg);
 /* All built-in ops, ended by NULL. */
 LK_API const lk_op *const *lk_ops(void);
 /* Holds an op to the contract, over its cases: analytic gradient against central differences in f64 for every
