@@ -96,6 +96,7 @@ int main(int argc, char **argv) {
   memory counter = {0, 0};
   settings s = {.run = run_defaults(), .source = run_source_defaults()};
   s.run.epochs = -1;
+  s.run.started = run_now();
   const option_group groups[] = {{"Model", model_options, &s},
                                  {"Data", run_source_options, &s.source},
                                  {"Texts", text_options, &s.texts},

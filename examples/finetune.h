@@ -10,6 +10,7 @@ typedef struct settings {
   run_options run;
   run_source source; /* of images; texts share its directory and limits */
   text_source texts;
+  run_labels labels; /* of the adapter's directory, or of the model's */
   const char *model, *out, *predict, *shapes;
   int64_t seed, threads;
   int merge, as_lora, eval, count, dry_run, json, list_adapters, version;
@@ -25,6 +26,9 @@ typedef struct job_class {
   lk_status (*load)(job *j);                        /* data and model; sets model, task, and head */
   lk_status (*look)(job *j);                        /* the model without memory, for counting; sets model and head */
   lk_status (*save)(job *j, const char *directory); /* the whole model, merged values if merged */
+  lk_status (*can_save)(job *j);                    /* refuses now, merged, what save would refuse */
+  /* config.json with the names of the data's classes; nothing where these have none */
+  lk_status (*save_names)(job *j, const char *directory);
   lk_status (*predict)(job *j, const run_guess *guesses); /* of the test examples, to settings.predict */
   void (*close)(job *j);
 } job_class;

@@ -39,8 +39,9 @@ static lk_status save_model(job *j, const char *name) {
 static lk_status save_adapter(job *j) {
   char *directory = lk_sprintf(j->ctx, "%s/adapter", j->s->out), *base = lk_sprintf(j->ctx, "%s/base", j->s->out);
   if (base && directory && j->fresh) j->class->save(j, base);
-  if (base && directory && !lk_error(j->ctx, NULL))
-    lk_adapter_save(j->model, "default", directory, j->fresh ? base : j->s->model);
+  if (base && directory && !lk_error(j->ctx, NULL) &&
+      !lk_adapter_save(j->model, "default", directory, j->fresh ? base : j->s->model))
+    j->class->save_names(j, directory);
   lk_free(j->ctx, directory);
   lk_free(j->ctx, base);
   return lk_error(j->ctx, NULL);
@@ -67,7 +68,7 @@ static lk_status save(job *j, report *r) {
 
 /* What will not work at the end is refused at the beginning: merging, and writing the predictions. */
 static lk_status try(job *j) {
-  if (j->s->merge && !lk_merge(j->model, NULL)) lk_unmerge(j->model);
+  if (j->s->merge && !lk_merge(j->model, NULL) && !j->class->can_save(j)) lk_unmerge(j->model);
   if (j->s->predict) lk_writer_abort(lk_writer_open(j->ctx, j->s->predict));
   return lk_error(j->ctx, NULL);
 }
@@ -86,9 +87,18 @@ static lk_status train(job *j, report *r) {
   return lk_error(j->ctx, NULL);
 }
 
+/* An adapter's directory knows the classes that it was trained for. */
+static lk_status read_labels(job *j) {
+  settings *s = j->s;
+  if (run_labels_read(j->ctx, s->run.adapter, &s->labels)) return lk_error(j->ctx, NULL);
+  if (!s->labels.n && s->model) run_labels_read(j->ctx, s->model, &s->labels);
+  s->source.labels = s->texts.labels = &s->labels;
+  return lk_error(j->ctx, NULL);
+}
+
 static lk_status tune(job *j, report *r) {
-  const settings *s = j->s;
-  if (j->class->load(j)) return lk_error(j->ctx, NULL);
+  settings *s = j->s;
+  if (read_labels(j) || j->class->load(j)) return lk_error(j->ctx, NULL);
   if (!s->eval || s->run.adapter) run_prepare_model(j->model, j->head, &s->run);
   if (!lk_error(j->ctx, NULL)) try(j);
   if (!lk_error(j->ctx, NULL) && !s->eval) train(j, r);
@@ -107,6 +117,7 @@ lk_status job_tune(lk_ctx *ctx, settings *s) {
     fprintf(stderr, NAME ": interrupted after step %lld; %s\n", (long long)r.train.steps,
             s->out ? "--resume goes on from there" : "without --out nothing is kept");
   run_result_free(ctx, &r.train);
+  run_labels_free(ctx, &s->labels);
   j.class->close(&j);
   return lk_error(ctx, NULL);
 }

@@ -49,6 +49,7 @@ static lk_status print_json(const job *k, const report *r) {
   lk_json_set_int(ctx, j, "best_step", r->train.best_step);
   put_real(ctx, j, "lr", s->eval ? NAN : run_lr(&s->run));
   put_real(ctx, j, "step_ms", s->eval ? NAN : r->train.step_ms);
+  put_real(ctx, j, "first_step_seconds", s->eval ? NAN : r->train.first_step_seconds);
   put_real(ctx, j, "seconds", r->train.seconds);
   put_real(ctx, j, "step_mb", r->train.step_mb);
   put_real(ctx, j, "peak_mb", (double)s->run.memory->peak / 1e6);
@@ -74,7 +75,8 @@ static void print_text(const job *k, const report *r) {
   if (r->train.best_step)
     printf("%-11s step %lld of %lld (by validation)\n", "kept", (long long)r->train.best_step,
            (long long)r->train.steps);
-  if (r->train.nlosses) printf("%-11s %.3g ms\n", "step", r->train.step_ms);
+  if (r->train.nlosses)
+    printf("%-11s %.3g ms, the first one began after %.3g s\n", "step", r->train.step_ms, r->train.first_step_seconds);
   for (const char *line = r->train.notes; line && *line; line += strcspn(line, "\n"), line += *line == '\n')
     printf("%-11s %.*s\n", "adapter", (int)strcspn(line, "\n"), line);
   printf("%-11s %.1f MB, all of the process %.1f MB\n", "memory", (double)s->run.memory->peak / 1e6,

@@ -47,6 +47,14 @@ static lk_status look(job *j) { return open_model(j, 0, LK_SHAPES_ONLY); }
 
 static lk_status save(job *j, const char *directory) { return lk_pretrained_save(j->texts.m.p, directory); }
 
+static lk_status can_save(job *j) { return lk_pretrained_can_save(j->texts.m.p); }
+
+static lk_status save_names(job *j, const char *directory) {
+  const lk_texts *x = j->texts.data.texts[RUN_TRAIN];
+  int named = x && x->names && j->texts.m.kind == TEXT_CLASSIFY;
+  return named ? lk_pretrained_save_config(j->texts.m.p, directory) : LK_OK;
+}
+
 static lk_status predict(job *j, const run_guess *guesses) {
   const char *path = j->s->predict;
   const lk_rows *rows = j->texts.data.rows[RUN_TEST];
@@ -67,4 +75,10 @@ static void finish(job *j) {
   text_close(&j->texts.m);
 }
 
-const job_class text_job = {.load = load, .look = look, .save = save, .predict = predict, .close = finish};
+const job_class text_job = {.load = load,
+                            .look = look,
+                            .save = save,
+                            .can_save = can_save,
+                            .save_names = save_names,
+                            .predict = predict,
+                            .close = finish};

@@ -26,6 +26,7 @@ program_sources = \
   %D%/run_data.c \
   %D%/run_images.c \
   %D%/run_judge.c \
+  %D%/run_labels.c \
   %D%/run_method.c \
   %D%/run_model.c \
   %D%/run_procedure.c \

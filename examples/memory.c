@@ -2,25 +2,36 @@
 #include "memory.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 
-enum { HEADER = 64 }; /* in front of every block, to hold its size; keeps a cache line's alignment */
+/* Every block begins with its size; large ones keep the alignment of a cache line. */
+enum { SMALL = 1024, HEADER = 16, LARGE_HEADER = 64 };
+
+static size_t header(size_t size) { return size < SMALL ? HEADER : LARGE_HEADER; }
+
+static void *block_of(size_t size) {
+  if (size < SMALL) return malloc(size + HEADER);
+  if (size > SIZE_MAX - 2 * LARGE_HEADER) return NULL;
+  return aligned_alloc(LARGE_HEADER, (size + 2 * LARGE_HEADER - 1) / LARGE_HEADER * LARGE_HEADER);
+}
 
 static void *take(void *user, size_t size) {
   memory *m = user;
-  void *p = size <= SIZE_MAX - 2 * HEADER ? aligned_alloc(HEADER, (size + 2 * HEADER - 1) / HEADER * HEADER) : NULL;
+  char *block = block_of(size), *p = block ? block + header(size) : NULL;
   if (!p) return NULL;
-  *(size_t *)p = size;
+  memcpy(p - sizeof size, &size, sizeof size);
   m->live += size;
   if (m->live > m->peak) m->peak = m->live;
-  return (char *)p + HEADER;
+  return p;
 }
 
 static void give(void *user, void *p) {
   memory *m = user;
-  char *block = (char *)p - HEADER;
-  m->live -= *(size_t *)(void *)block;
-  free(block);
+  size_t size;
+  memcpy(&size, (char *)p - sizeof size, sizeof size);
+  m->live -= size;
+  free((char *)p - header(size));
 }
 
 lk_allocator memory_allocator(memory *m) { return (lk_allocator){take, give, m}; }

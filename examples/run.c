@@ -26,10 +26,10 @@ typedef struct run {
   size_t nlosses, losses_capacity, times_capacity;
 } run;
 
-static double now_ms(void) {
+double run_now(void) {
   struct timespec t = {0, 0};
   clock_gettime(CLOCK_MONOTONIC, &t);
-  return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 /* ---- numbers that went wrong ---- */
@@ -157,12 +157,14 @@ static int stopped(const run *r) { return r->o->stop && *r->o->stop; }
 static lk_status train_epoch(run *r) {
   double loss;
   for (int64_t batch; (batch = r->task->class->next(r->task)) > 0;) {
-    double start = now_ms();
+    double start = run_now();
+    if (isnan(r->result->first_step_seconds) && r->o->started > 0)
+      r->result->first_step_seconds = start - r->o->started;
     if (train_step(r, batch, &loss)) return lk_error(r->ctx, NULL);
     r->at.step++;
     r->at.cursor = r->task->class->cursor(r->task);
     r->result->step_mb = fmax(r->result->step_mb, (double)lk_tape_statistics(r->tape).peak / 1e6);
-    if (note_step(r, loss, now_ms() - start)) return lk_error(r->ctx, NULL);
+    if (note_step(r, loss, 1e3 * (run_now() - start))) return lk_error(r->ctx, NULL);
     if (r->at.cursor.position >= r->task->class->examples(r->task, RUN_TRAIN)) continue;
     if (stopped(r)) return write_checkpoint(r);
     if (r->o->save_every && r->at.step % r->o->save_every == 0 && write_checkpoint(r)) return lk_error(r->ctx, NULL);
@@ -277,8 +279,8 @@ static void release(run *r) {
 
 lk_status run_loop(run_task *t, const run_options *o, run_result *result) {
   run r = {.task = t, .ctx = t->ctx, .o = o, .result = result};
-  double start = now_ms();
-  *result = (run_result){0};
+  double start = run_now();
+  *result = (run_result){.first_step_seconds = NAN};
   if (o->memory) o->memory->peak = o->memory->live;
   int ready = !begin(&r);
   while (ready && !lk_error(r.ctx, NULL) && r.at.cursor.epoch < o->epochs && !stopped(&r)) train_epoch(&r);
@@ -289,7 +291,7 @@ lk_status run_loop(run_task *t, const run_options *o, run_result *result) {
   result->best_step = r.at.best_step;
   result->nlosses = (int64_t)r.nlosses;
   result->step_ms = median(r.times, r.nlosses);
-  result->seconds = (now_ms() - start) / 1e3;
+  result->seconds = run_now() - start;
   result->peak_mb = o->memory ? (double)o->memory->peak / 1e6 : NAN;
   release(&r);
   return lk_error(r.ctx, NULL);

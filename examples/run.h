@@ -37,6 +37,20 @@ void run_close(run_model *m);
 /* config.json, model.safetensors (merged values if merged) and preprocessor_config.json into a directory. */
 lk_status run_save(run_model *m, const char *directory);
 
+/* ---- classes ---- */
+
+/* Their names in the order of their numbers. */
+typedef struct run_labels {
+  char **name;
+  int64_t n;
+} run_labels;
+
+/* Those of id2label in a directory's config.json; none where there is no such file, or no names in it. */
+lk_status run_labels_read(lk_ctx *ctx, const char *directory, run_labels *l);
+void run_labels_free(lk_ctx *ctx, run_labels *l);
+/* The number of each of n names, the caller's; NULL: one of them is no label (or an error). */
+int64_t *run_labels_find(lk_ctx *ctx, const run_labels *l, char *const *names, int64_t n);
+
 /* ---- data ---- */
 
 typedef struct run_source {
@@ -46,6 +60,7 @@ typedef struct run_source {
   uint64_t seed;                   /* of the choice of training images; validation and test images never change */
   int test_only;                   /* leave train and validation NULL */
   lk_preprocess images;            /* of files in folders; all 0: grey, in the model's size */
+  const run_labels *labels;        /* tell the order of the classes where these are among them; or NULL */
 } run_source;
 
 /* Test images come from files of their own, or are drawn with a seed of their own, and are never used for any choice.
@@ -96,6 +111,7 @@ typedef struct run_options {
   int64_t save_every;                /* steps between checkpoints; 0: only at the end of every epoch */
   int resume;                        /* go on from the directory's checkpoint if there is one */
   const volatile sig_atomic_t *stop; /* once non-zero: finish the step, write a checkpoint, return; or NULL */
+  double started;                    /* run_now() when the program began; 0: unknown */
   memory *memory;                    /* counter behind the context's allocator, for result.peak_mb; or NULL */
 } run_options;
 
@@ -105,6 +121,8 @@ typedef struct run_options {
 /* For options_parse; the struct is a run_options.  Methods: full ... bias; training: epochs ... recompute. */
 extern const option run_method_options[], run_training_options[];
 run_options run_defaults(void);
+/* A clock's time in seconds. */
+double run_now(void);
 /* What lk_model_quantise is to do. */
 lk_quantise_options run_base(const run_options *o);
 /* "full", "probe", or the adapter's spec. */
@@ -136,6 +154,7 @@ typedef struct run_result {
   double *losses;                /* [nlosses], one a step */
   double step_ms;                /* median of the steps done now; NaN: none */
   double seconds;                /* all of run_train */
+  double first_step_seconds;     /* from options.started until the first step began (NaN: unknown) */
   double step_mb, peak_mb; /* values and gradients of a step; everything that the context took (NaN: not counted) */
   int stopped;             /* by options.stop */
   char *notes;             /* what the adapter has to tell, in lines; "" or NULL: nothing */

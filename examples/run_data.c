@@ -91,9 +91,24 @@ static lk_dataset *open_folder(const folders *f, const char *part) {
   return d;
 }
 
+/* Puts the classes into the labels' order, if they are among them. */
+static lk_status order_classes(folders *f, const run_labels *l) {
+  lk_dataset *d = f->classes;
+  int64_t *among = l && l->n ? run_labels_find(f->ctx, l, d->names, d->classes) : NULL;
+  if (!among) return lk_error(f->ctx, NULL);
+  lk_free(f->ctx, among);
+  f->classes = lk_dataset_new(f->ctx, d->name, 0, 1, 1, 1, l->n);
+  if (f->classes) lk_dataset_name(f->classes, l->name);
+  lk_dataset_free(d);
+  return lk_error(f->ctx, NULL);
+}
+
 static lk_status open_folders(folders *f, const run_source *s, run_data *data) {
   f->classes = open_folder(f, "train");
-  if (!f->classes) return lk_error(f->ctx, NULL);
+  if (!f->classes || order_classes(f, s->labels)) {
+    lk_dataset_free(f->classes);
+    return lk_error(f->ctx, NULL);
+  }
   if (!s->test_only && has_folder(f, "validation")) {
     data->train = open_folder(f, "train");
     data->validation = open_folder(f, "validation");

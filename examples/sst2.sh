@@ -4,12 +4,13 @@
 #   sh examples/sst2.sh FINETUNE MODEL DATA OUT [OPTIONS OF FINETUNE]...
 #
 # MODEL: all-MiniLM-L6-v2's directory; DATA: train.tsv, dev.tsv, test.tsv (sentence TAB label).  A run whose result is in
-# OUT already is not done again, one that was stopped goes on.  The table goes to stdout.
+# OUT already is not done again, one that was stopped goes on; SEEDS="1 2 3" in the environment: other seeds.  The table
+# goes to stdout.
 set -u
-[ $# -ge 4 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 4 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 finetune=$1 model=$2 data=$3 out=$4
 shift 4
-seeds='1 2'
+seeds=${SEEDS-1 2}
 mkdir -p "$out" || exit 1
 
 # name, spec

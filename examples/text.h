@@ -23,11 +23,12 @@ typedef struct text_source {
   int kind;                                          /* text_kind */
   const char *directory, *train, *validation, *test; /* files, or a directory with train.*, dev.* and test.* */
   lk_texts_options columns;
-  int64_t limit[3];   /* examples of each part at most; 0: all */
-  int64_t max_length; /* tokens of a row; 0: 128, or what the model takes if that is less */
-  int no_dropout;
+  int64_t limit[3];          /* examples of each part at most; 0: all */
+  int64_t max_length;        /* tokens of a row; 0: 128, or what the model takes if that is less */
+  int no_dropout, by_length; /* by_length: batches of texts of like length */
   int test_only;
   lk_quantise_options base; /* of the frozen weights */
+  const run_labels *labels; /* tell the order of the classes where these are among them; or NULL */
 } text_source;
 
 extern const option text_options[]; /* for options_parse; the struct is a text_source */
@@ -37,6 +38,7 @@ typedef struct text_data {
   lk_rows *rows[3];
   lk_rows *pairs[3]; /* the second texts, of TEXT_EMBED */
   int64_t classes;
+  int by_length;
 } text_data;
 
 typedef struct text_model {

@@ -75,14 +75,6 @@ void text_close(text_model *m) {
 }
 
 lk_status text_name_classes(text_model *m, const lk_texts *texts) {
-  if (!texts || !texts->names || m->kind != TEXT_CLASSIFY) return LK_OK;
-  lk_json *names = lk_json_object(m->ctx), *numbers = lk_json_object(m->ctx);
-  for (int64_t i = 0; i < texts->classes && !lk_error(m->ctx, NULL); i++) {
-    char number[24];
-    snprintf(number, sizeof number, "%lld", (long long)i);
-    lk_json_set_string(m->ctx, names, number, texts->names[i]);
-    lk_json_set_int(m->ctx, numbers, texts->names[i], i);
-  }
-  lk_json_set(m->ctx, m->p->config, "id2label", names);
-  return lk_json_set(m->ctx, m->p->config, "label2id", numbers);
+  if (!texts || !texts->names || m->kind != TEXT_CLASSIFY || texts->classes != m->p->classes) return LK_OK;
+  return lk_pretrained_name_classes(m->p, texts->names);
 }

@@ -17,6 +17,8 @@ typedef struct text_task {
   lk_row_batch batch, pair;
 } text_task;
 
+enum { GROUP = 50 }; /* batches whose rows are sorted together, as transformers does */
+
 static const lk_rows *rows(const run_task *t, run_part part) {
   const text_task *s = (const text_task *)t;
   return !s->part ? s->data->rows[part] : part == RUN_TRAIN ? s->part : NULL;
@@ -48,7 +50,7 @@ static uint64_t hash_rows(uint64_t hash, const lk_rows *r) {
 /* FNV-1a of tokens and labels, and of what is done with them. */
 static uint64_t fingerprint(const run_task *t) {
   const text_task *s = (const text_task *)t;
-  uint64_t hash = 0xcbf29ce484222325 ^ (uint64_t)(s->m->kind * 2 + s->m->p->dropout);
+  uint64_t hash = 0xcbf29ce484222325 ^ (uint64_t)((s->data->by_length * 8 + s->m->kind) * 2 + s->m->p->dropout);
   return hash_rows(hash_rows(hash, rows(t, RUN_TRAIN)), pairs(t, RUN_TRAIN));
 }
 
@@ -72,12 +74,17 @@ static lk_status load(run_task *t, run_part part, const lk_row_options *o) {
 
 static lk_status start(run_task *t, const run_options *r) {
   text_task *s = (text_task *)t;
-  const lk_row_options o = {
-      .batch = r->batch, .pad = s->m->p->pad < 0 ? 0 : s->m->p->pad, .seed = lk_seed(t->ctx), .shuffle = 1};
+  const lk_row_options o = {.batch = r->batch,
+                            .pad = s->m->p->pad < 0 ? 0 : s->m->p->pad,
+                            .seed = lk_seed(t->ctx),
+                            .shuffle = 1,
+                            .group = s->data->by_length ? GROUP : 0};
   s->smoothing = r->smoothing;
   s->m->p->recompute = r->recompute != LK_VIT_KEEP;
   if (s->m->kind == TEXT_EMBED && r->accumulate > 1)
     return lk_fail(t->ctx, LK_EARG, "--task embed compares all texts of a batch: --accumulate must be 1");
+  if (s->m->kind == TEXT_EMBED && o.group)
+    return lk_fail(t->ctx, LK_EARG, "--group-by-length is not for --task embed: a text and its pair differ in length");
   return load(t, RUN_TRAIN, &o);
 }
 

@@ -1,4 +1,5 @@
 /* ctx.c: the context: allocator, sticky error, warnings, seed, threads. */
+#include "dnnl.h"
 #include "internal.h"
 
 #include <stdarg.h>
@@ -35,6 +36,7 @@ lk_ctx *lk_ctx_new(const lk_ctx_options *options) {
 void lk_ctx_free(lk_ctx *c) {
   if (!c) return;
   lk_warnings_clear(c);
+  lk_dnnl_free(c, c->dnnl);
   c->allocator.free(c->allocator.user, c);
 }
 
@@ -179,4 +181,14 @@ void lk_set_threads(lk_ctx *c, int threads) {
 #endif
   c->threads = threads > 0 ? threads : cores;
   if (c->threads > LK_MAX_THREADS) c->threads = LK_MAX_THREADS;
+}
+
+lk_status lk_ctx_bf16_products(lk_ctx *c, int on) {
+  if (lk_error(c, NULL) || !on == !c->dnnl) return lk_error(c, NULL);
+  if (on) c->dnnl = lk_dnnl_new(c);
+  else {
+    lk_dnnl_free(c, c->dnnl);
+    c->dnnl = NULL;
+  }
+  return lk_error(c, NULL);
 }

@@ -14,6 +14,8 @@ int lk_gemm_is_large(int64_t m, int64_t n, int64_t k);
  * have the same number of axes and the same leading sizes; stride 0 repeats in a and b, and sums in y.  beta is 0 or 1;
  * 0 does not read y.  Axes that lie so are made rows, columns or depth of one larger product first. */
 void lk_gemm_batched(lk_call *c, lk_view a, lk_view b, double alpha, double beta, lk_view y);
+/* Zeros in all of y, any strides. */
+void lk_gemm_zero(const lk_view *y);
 /* The view with its last two axes swapped. */
 lk_view lk_gemm_transpose(lk_view v);
 /* The view with leading axes as those of `like`: repeated (stride 0) where it has none or size 1. */

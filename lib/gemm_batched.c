@@ -147,7 +147,7 @@ static void many(lk_call *c, batched *q, int64_t m, int64_t n, int64_t k) {
   lk_parallel(c->threads, q->free * q->pieces, grain < 1 ? 1 : grain > 1e9 ? 1000000000 : (int64_t)grain, items, q);
 }
 
-static void set_zero(const lk_view *y) {
+void lk_gemm_zero(const lk_view *y) {
   static const double zero = 0; /* the bits of 0.0f too */
   lk_view z = *y;
   memcpy(&z.p, &(const void *){&zero}, sizeof z.p); /* only read */
@@ -162,7 +162,7 @@ static void apart(lk_call *c, const lk_view *a, const lk_view *b, double alpha, 
   each.p = lk_scratch(c, lk_view_bytes(&each));
   if (!each.p) return;
   lk_gemm_batched(c, *a, *b, alpha, 0, each);
-  if (beta == 0) set_zero(y);
+  if (beta == 0) lk_gemm_zero(y);
   lk_view_add(y, &each, 1);
 }
 

@@ -49,5 +49,7 @@ static inline uint16_t lk_f32_to_f16(float x) {
 
 /* n elements of a half dtype with a step, widened into to[0 .. n-1] (f32). */
 void lk_widen(lk_dtype from, const void *p, int64_t step, int64_t n, float *to);
+/* n f32 elements with a step, times s, rounded to bf16 in to[0 .. n-1]. */
+void lk_to_bf16(const float *p, int64_t step, int64_t n, float s, uint16_t *to);
 
 #endif

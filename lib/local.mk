@@ -5,6 +5,8 @@ core_sources = \
   %D%/backward.c \
   %D%/check_op.c \
   %D%/ctx.c \
+  %D%/dnnl.c \
+  %D%/dnnl.h \
   %D%/gemm.c \
   %D%/gemm_batched.c \
   %D%/gemm_kernel.c \

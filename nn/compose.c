@@ -46,6 +46,8 @@ lk_tensor lk_plus(lk_tape *t, lk_tensor y, lk_tensor d) {
   return lk_is_nil(d) ? y : lk_add(t, y, d);
 }
 
+static int same(lk_tensor a, lk_tensor b) { return a.id == b.id && a.gen == b.gen; }
+
 /* Can it do without forming its weight in this pass? */
 static int has_twin(const lk_at *a, const lk_tape *t) {
   const lk_adapter_class *k = a->method->cls;
@@ -98,10 +100,9 @@ lk_status lk_chain_weight(lk_at *chain, lk_tape *t, lk_tensor *W, lk_tensor *b) 
   return fold(chain, NULL, t, W, b);
 }
 
-/* y with the deltas and outputs from `a` on.  A delta may change y in place, unless that is what an adapter returned and
- * its backward may have to read. */
-static lk_tensor continue_chain(lk_at *a, lk_tape *t, lk_tensor x, lk_tensor y) {
-  int ours = !lk_is_nil(y);
+/* y with the deltas and outputs from `a` on.  A delta may change y in place if it is `ours`: nobody else reads it, as the
+ * backward of an adapter that returned it may have to. */
+static lk_tensor continue_chain(lk_at *a, lk_tape *t, lk_tensor x, lk_tensor y, int ours) {
   for (; a; a = a->next) {
     const lk_adapter_class *k = a->method->cls;
     uint32_t scope = lk_scope_begin(t, k->name, 0);
@@ -113,24 +114,38 @@ static lk_tensor continue_chain(lk_at *a, lk_tape *t, lk_tensor x, lk_tensor y) 
   return y;
 }
 
-/* What one chain makes of x, base included. */
-static lk_tensor chain_output(lk_at *chain, lk_tape *t, lk_tensor x) {
+/* What the base reads instead of x. */
+static lk_tensor base_input(lk_at *chain, lk_tape *t, lk_tensor x) {
+  const lk_adapter_class *k = chain->method->cls;
+  return k->input ? k->input(chain, t, x) : x;
+}
+
+/* What one chain makes of x, base included: base, unless that is nil, is what the layer makes of x without it. */
+static lk_tensor chain_output(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor base) {
   lk_site *s = chain->site;
   lk_at *last = last_weight(chain, t);
-  if (!last) return continue_chain(chain, t, x, lk_site_plain(s, t, x));
+  if (!last) {
+    lk_tensor from = base_input(chain, t, x);
+    if (!lk_is_nil(base) && same(from, x)) return continue_chain(chain, t, x, base, 0);
+    return continue_chain(chain, t, x, lk_site_plain(s, t, from), 1);
+  }
   lk_tensor W = lk_site_weight(s, t), b = lk_site_bias(s, t);
   if (fold(chain, last, t, &W, &b)) return lk_nil();
-  return continue_chain(last->next, t, x, lk_site_base(s, t, x, W, b));
+  return continue_chain(last->next, t, x, lk_site_base(s, t, x, W, b), 1);
+}
+
+int lk_chain_reads_base(const lk_at *chain, const lk_tape *t) { return !only_deltas(chain, t); }
+
+lk_tensor lk_chain_delta_from(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor base, lk_tensor y) {
+  if (!chain) return y;
+  if (!lk_chain_reads_base(chain, t)) return continue_chain(chain, t, x, y, !lk_is_nil(y));
+  if (lk_is_nil(base)) base = lk_site_plain(chain->site, t, x);
+  return lk_plus(t, y, lk_sub(t, chain_output(chain, t, x, base), base));
 }
 
 lk_tensor lk_chain_delta(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor y) {
-  if (!chain) return y;
-  if (only_deltas(chain, t)) return continue_chain(chain, t, x, y);
-  lk_tensor d = lk_sub(t, chain_output(chain, t, x), lk_site_plain(chain->site, t, x));
-  return lk_plus(t, y, d);
+  return lk_chain_delta_from(chain, t, x, lk_nil(), y);
 }
-
-static int same(lk_tensor a, lk_tensor b) { return a.id == b.id && a.gen == b.gen; }
 
 /* from + (to - base); nil: nothing there */
 static lk_tensor moved(lk_tape *t, lk_tensor from, lk_tensor base, lk_tensor to) {
@@ -226,7 +241,7 @@ lk_tensor lk_site_forward(lk_site *s, lk_tape *t, lk_tensor x) {
   uint32_t scope = lk_scope_begin(t, s->module->name, 0);
   lk_tensor y = n == 0              ? lk_site_plain(s, t, x)
                 : !lk_is_nil(which) ? by_sample(s, t, x, which)
-                : n == 1            ? chain_output(only, t, x)
+                : n == 1            ? chain_output(only, t, x, lk_nil())
                                     : several(s, t, x);
   return lk_scope_end(t, scope, y);
 }

@@ -51,6 +51,8 @@ model_sources = \
   %D%/models/cache.c \
   %D%/models/family.h \
   %D%/models/gpt2.c \
+  %D%/models/labels.c \
+  %D%/models/labels.h \
   %D%/models/llama.c \
   %D%/models/pretrained.c \
   %D%/models/rope.c \

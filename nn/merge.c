@@ -256,9 +256,12 @@ lk_status lk_unmerge(lk_model *model) {
 
 int lk_is_merged(const lk_model *model) { return model && model->merged; }
 
-const lk_site *lk_merge_new_bias(const lk_model *model) {
+lk_status lk_merge_check_bias(const lk_model *model, const char *who) {
+  lk_ctx *c = lk_model_ctx(model);
   const lk_site *first = NULL;
   for (const lk_merged *e = model->merge; e; e = e->next) /* the last one noted comes first */
     if (e->bears) first = e->bears;
-  return first;
+  if (!first || lk_error(c, NULL)) return lk_error(c, NULL);
+  return lk_fail(c, LK_EARG, "%s: merging gave %s a bias, which models of its type have not; save the adapter instead",
+                 who, first->module->path);
 }

@@ -90,6 +90,7 @@ void lk_stand_ins_link(lk_model *model);       /* sets param->stand_in by what i
 lk_at *lk_site_chain(const lk_site *s, const lk_adapter *a); /* compose.c: NULL if there is none */
 void lk_site_restore(lk_site *site);                         /* site.c: takes lk_at_rebase back */
 void lk_merge_undo(lk_model *model);                         /* merge.c */
-const lk_site *lk_merge_new_bias(const lk_model *model);     /* a site that has a bias only since merging, or NULL */
+/* Refuses a model in which a site has a bias only since merging. */
+lk_status lk_merge_check_bias(const lk_model *model, const char *who);
 
 #endif

@@ -40,12 +40,14 @@ test_headers = \
 
 tools = \
   %D%/reference \
+  %D%/bench/adapters \
   %D%/bench/claims \
   %D%/bench/step
 
 # Benchmarks; claims trains as the programs do.
 bench_sources = %D%/bench/measure.c %D%/bench/measure.h
 net_sources = %D%/bench/net.c %D%/bench/net.h $(bench_sources)
+%C%_bench_adapters_SOURCES = %D%/bench/adapters.c $(net_sources)
 %C%_bench_step_SOURCES = %D%/bench/step.c %D%/bench/profile.c %D%/bench/profile.h $(net_sources)
 %C%_bench_claims_SOURCES = \
   %D%/bench/claims.c \

@@ -212,6 +212,8 @@ START_TEST(attention_masks) {
   lk_tensor early = lk_attention_forward(causal, t, start, lk_nil(), 0);
   ck_assert(largest_difference(early, lk_slice(t, y, 1, 0, 2, 1)) < 1e-14);
   ck_assert(largest_difference(early, lk_attention_forward(causal, t, x, lk_nil(), 2)) < 1e-14);
+  lk_tensor last = lk_attention_forward(causal, t, x, lk_nil(), -1);
+  ck_assert(largest_difference(last, lk_slice(t, y, 1, 2, 1, 1)) < 1e-14);
   lk_tensor masked = lk_attention_forward(l, t, x, mask, 0);
   l->causal = 1;
   ck_assert(largest_difference(lk_attention_forward(l, t, x, lk_nil(), 0), masked) < 1e-14);

@@ -342,7 +342,7 @@ static void is_batch(const lk_rows *r, const lk_row_batch *b, int64_t pad) {
 
 START_TEST(test_every_row_once_an_epoch) {
   lk_rows *r = staircase(30, 2);
-  lk_row_options o = {.batch = 8, .pad = MASK, .seed = 3, .shuffle = _i != 0};
+  lk_row_options o = {.batch = 8, .pad = MASK, .seed = 3, .shuffle = _i != 0, .group = _i > 1 ? _i : 0};
   lk_row_loader *l = lk_row_loader_new(r, &o);
   lk_row_batch b;
   int64_t orders[2][30];
@@ -389,6 +389,36 @@ START_TEST(test_seeking) {
   refused(LK_EARG, "a batch of 0 rows");
   ck_assert(!lk_row_loader_new(NULL, &o) && !lk_row_next(NULL, &a) && !lk_row_steps(NULL));
   ck_assert_int_eq(lk_row_seek(NULL, (lk_cursor){0, 0}), LK_ENIL);
+  lk_rows_free(r);
+}
+END_TEST
+
+/* Cells of an epoch, padding included; the batches are not in the order of their widths. */
+static int64_t cells(const lk_rows *r, int64_t group, int *sorted) {
+  lk_row_loader *l = lk_row_loader_new(r, &(lk_row_options){.batch = 8, .seed = 3, .shuffle = 1, .group = group});
+  lk_row_batch b;
+  int64_t sum = 0, before = 0;
+  *sorted = 1;
+  while (lk_row_next(l, &b)) {
+    is_batch(r, &b, 0);
+    *sorted &= b.width >= before;
+    before = b.width;
+    sum += b.n * b.width;
+  }
+  lk_row_loader_free(l);
+  return sum;
+}
+
+START_TEST(test_groups_of_like_length) {
+  lk_rows *r = staircase(200, 2);
+  int sorted;
+  int64_t tokens = r->begin[r->count], apart = cells(r, 0, &sorted), pairs = cells(r, 2, &sorted);
+  int64_t all = cells(r, 1000, &sorted);
+  ck_assert(!sorted);
+  ck_assert(apart > pairs && pairs > all && all >= tokens);
+  ck_assert_int_le(all - tokens, 3 * 8); /* at most three batches hold two lengths */
+  ck_assert_ptr_null(lk_row_loader_new(r, &(lk_row_options){.batch = 8, .group = -1}));
+  refused(LK_EARG, "groups of -1 batches");
   lk_rows_free(r);
 }
 END_TEST
@@ -456,9 +486,10 @@ int main(void) {
   tcase_add_test(tc, test_blocks_for_language_models);
   tcase_add_test(tc, test_only_completions_count);
   tcase_add_test(tc, test_parts_of_rows);
-  tcase_add_loop_test(tc, test_every_row_once_an_epoch, 0, 2);
+  tcase_add_loop_test(tc, test_every_row_once_an_epoch, 0, 5);
   tcase_add_test(tc, test_seeking);
   tcase_add_test(tc, test_from_short_to_long);
+  tcase_add_test(tc, test_groups_of_like_length);
   tcase_add_test(tc, test_every_allocation_may_fail);
   suite_add_tcase(s, tc);
   SRunner *r = srunner_create(s);

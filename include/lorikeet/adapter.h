@@ -116,6 +116,9 @@ typedef struct lk_adapter_class {
   /* -- computing -- */
   /* W', b' from W, b; *b may be nil and may be created. */
   lk_status (*weight)(lk_at *, lk_tape *, lk_tensor *W, lk_tensor *b);
+  /* What the base reads instead of x (x itself: nothing is different in this configuration).  Asked of the first in a chain
+   * only, when no weight is formed; what follows gets x. */
+  lk_tensor (*input)(lk_at *, lk_tape *, lk_tensor x);
   /* y plus what the adapter adds for input x; may change y in place; y nil: only the addition. */
   lk_tensor (*delta)(lk_at *, lk_tape *, lk_tensor x, lk_tensor y);
   /* y' from y */
@@ -248,6 +251,10 @@ LK_API lk_status lk_chain_weight(lk_at *chain, lk_tape *t, lk_tensor *W, lk_tens
 LK_API lk_status lk_chain_change(lk_at *chain, lk_tape *t, lk_tensor *W, lk_tensor *b);
 /* y plus what a whole chain adds to its site's base at x (y nil: only that). */
 LK_API lk_tensor lk_chain_delta(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor y);
+/* The same with what the layer makes of x without adapters, base, if the caller has that already. */
+LK_API lk_tensor lk_chain_delta_from(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor base, lk_tensor y);
+/* Does the chain need base for what it adds?  (Deltas do not.) */
+LK_API int lk_chain_reads_base(const lk_at *chain, const lk_tape *t);
 /* y + d; either may be nil. */
 LK_API lk_tensor lk_plus(lk_tape *t, lk_tensor y, lk_tensor d);
 

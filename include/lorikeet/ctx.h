@@ -88,6 +88,12 @@ LK_API lk_ctx_stats lk_ctx_statistics(const lk_ctx *ctx);
 LK_API uint64_t lk_seed(const lk_ctx *ctx);
 LK_API int lk_threads(const lk_ctx *ctx);
 LK_API void lk_set_threads(lk_ctx *ctx, int threads); /* 0: one per core */
+/* Products of f32 values with frozen weights that are stored in bf16, on or off (as it begins).  Off: the weights are
+ * widened, exactly.  On: the other operand, a layer's input or the gradient of its result, is rounded to bf16 too, and
+ * the processor multiplies bf16 numbers, about twice as fast; sums, results and everything else stay f32.  The same bits
+ * from any number of threads.  Refused (LK_EARG) where the library was built without oneDNN or the processor has neither
+ * AVX512_BF16 nor AMX.  To be set between steps, not between a forward and its backward. */
+LK_API lk_status lk_ctx_bf16_products(lk_ctx *ctx, int on);
 LK_API const char *lk_status_name(lk_status status);
 
 #ifdef __cplusplus

@@ -95,8 +95,8 @@ typedef struct lk_attention_layer {
   lk_linear_layer *qkv, *output;
 } lk_attention_layer;
 LK_API lk_attention_layer *lk_attention_new(lk_module *parent, const char *name, const lk_multi_head_options *options);
-/* x [N, T, width] -> [N, queries, width]: attention of the first `queries` tokens (0: of all) to all T.  mask: nil, or
- * what lk_attention takes, broadcasting to [N, heads, queries, T]. */
+/* x [N, T, width] -> [N, queries, width]: attention of the first `queries` tokens (0: of all, -1: of the last one) to
+ * those they see of all T.  mask: nil, or what lk_attention takes, broadcasting to [N, heads, queries, T]. */
 LK_API lk_tensor lk_attention_forward(lk_attention_layer *layer, lk_tape *t, lk_tensor x, lk_tensor mask,
                                       int64_t queries);
 

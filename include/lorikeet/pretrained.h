@@ -78,6 +78,12 @@ LK_API lk_tensor lk_pretrained_forward(lk_pretrained *p, lk_tape *t, const lk_in
  * has not there.  A head that is tied to the embedding keeps the frozen weight whatever adapts the embedding or trains a
  * copy of it, as in PEFT; such adapters cannot be merged. */
 LK_API lk_status lk_pretrained_save(lk_pretrained *p, const char *directory);
+/* Refuses what lk_pretrained_save would: to know it before training, merge, ask, and unmerge. */
+LK_API lk_status lk_pretrained_can_save(const lk_pretrained *p);
+/* config.json alone. */
+LK_API lk_status lk_pretrained_save_config(lk_pretrained *p, const char *directory);
+/* Names the p->classes classes, as id2label and label2id of the config.json that is saved have them; takes copies. */
+LK_API lk_status lk_pretrained_name_classes(lk_pretrained *p, char *const *names);
 /* Target patterns that PEFT uses for such a model by default (MLPs too for methods whose papers adapt them): a literal. */
 LK_API const char *lk_pretrained_targets(const lk_pretrained *p, const char *spec);
 LK_API const char *lk_pretrained_family(const lk_pretrained *p);                     /* "bert", "gpt2", "llama" */

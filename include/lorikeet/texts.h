@@ -37,7 +37,7 @@ typedef struct lk_texts {
 
 /* Examples of a file: TSV (no quotes), CSV (RFC 4180), JSONL (an object a line), or plain text (the whole file is one
  * example).  Labels are whole numbers from 0, or words, numbered in the order of the alphabet; `like` (may be NULL) gives
- * the words of another file, and others are refused.  Errors name file, line and column (LK_EFORMAT).  NULL on error. */
+ * the words of another file in its order, and others are refused.  Errors name file, line and column (LK_EFORMAT).  NULL on error. */
 LK_API lk_texts *lk_texts_read(lk_ctx *ctx, const char *path, const lk_texts_options *options, const lk_texts *like);
 /* The same of a text in memory; name: for messages, and its ending tells the format where the options do not. */
 LK_API lk_texts *lk_texts_parse(lk_ctx *ctx, const char *text, size_t length, const char *name,
@@ -78,6 +78,8 @@ typedef struct lk_row_options {
   uint64_t seed;
   int shuffle;   /* a new order every epoch, a function of (seed, epoch) */
   int by_length; /* from the shortest row to the longest: little padding, for judging; shuffle is ignored */
+  int64_t group; /* with shuffle: rows of so many batches are sorted by length among themselves, which spares most of the
+                    padding, and the batches come in random order (group_by_length of transformers' Trainer); 0: not */
 } lk_row_options;
 
 /* Points into the loader's memory: valid until the next lk_row_next. */

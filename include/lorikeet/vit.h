@@ -85,6 +85,8 @@ LK_API lk_vit *lk_vit_new(lk_model *model, const lk_vit_config *config);
 LK_API lk_tensor lk_vit_forward(lk_vit *vit, lk_tape *t, lk_tensor images);
 LK_API void lk_vit_set_recompute(lk_vit *vit, lk_vit_recompute mode);    /* at any time; LK_VIT_KEEP at first */
 LK_API const char *lk_vit_label(const lk_vit *vit, int64_t class_index); /* from id2label; NULL if there is none */
+/* Names the config.classes classes for the config.json that is saved; takes copies. */
+LK_API lk_status lk_vit_name_classes(lk_vit *vit, char *const *names);
 
 /* Builds what directory's config.json says and reads its model.safetensors (flags: LK_LOAD_...).  classes: 0, or the
  * number of classes of a new head, freshly initialised whatever the file holds.  A file of a bare ViTModel (no "vit."
@@ -92,6 +94,10 @@ LK_API const char *lk_vit_label(const lk_vit *vit, int64_t class_index); /* from
 LK_API lk_vit *lk_vit_load(lk_model *model, const char *directory, int64_t classes, int flags);
 /* Writes config.json and model.safetensors into a directory, which is made if needed. */
 LK_API lk_status lk_vit_save(lk_vit *vit, const char *directory);
+/* Refuses what lk_vit_save would: a bias that merging gave to a layer without one. */
+LK_API lk_status lk_vit_can_save(const lk_vit *vit);
+/* config.json alone. */
+LK_API lk_status lk_vit_save_config(lk_vit *vit, const char *directory);
 
 #ifdef __cplusplus
 }

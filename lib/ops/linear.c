@@ -1,13 +1,12 @@
 /* linear.c: y = s x W^T + b. */
 #include "linear.h"
 
+#include "dnnl.h"
 #include "gemm.h"
 #include "half.h"
 #include "real.h"
 #include "rows.h"
 #include "tiles.h"
-
-#include <string.h>
 
 /* ---- shared with accumulate.c ---- */
 
@@ -37,6 +36,11 @@ static lk_tiles half_tiles(const lk_view *W) { return (lk_tiles){W->shape[0], W-
 
 void lk_linear_rows(lk_call *c, const lk_view *x, const lk_view *W, double s, double beta) {
   lk_view y = lk_rows_of(c->y);
+  if (lk_dnnl_takes(c, x, W)) {
+    lk_view turned = lk_gemm_transpose(*W);
+    lk_dnnl_product(c, x, &turned, s, beta, &y);
+    return;
+  }
   if (lk_dtype_is_half(W->dtype)) {
     lk_tiles half = half_tiles(W);
     lk_tiles_linear(c, lk_rows_of(x), &half, s, beta, y);
@@ -47,7 +51,10 @@ void lk_linear_rows(lk_call *c, const lk_view *x, const lk_view *W, double s, do
 
 void lk_linear_rows_back(lk_call *c, int ix, double s) {
   lk_view gy = lk_rows_of(c->gy);
-  if (c->gx[ix].p && lk_dtype_is_half(c->x[ix + 1].dtype)) {
+  if (c->gx[ix].p && lk_dnnl_takes(c, &gy, &c->x[ix + 1])) {
+    lk_view gx = lk_rows_of(&c->gx[ix]);
+    lk_dnnl_product(c, &gy, &c->x[ix + 1], s, c->fresh & LK_X(ix) ? 0 : 1, &gx);
+  } else if (c->gx[ix].p && lk_dtype_is_half(c->x[ix + 1].dtype)) {
     lk_tiles half = half_tiles(&c->x[ix + 1]);
     lk_tiles_linear_back(c, gy, &half, s, c->fresh & LK_X(ix) ? 0 : 1, lk_rows_of(&c->gx[ix]));
   } else if (c->gx[ix].p) {
@@ -62,17 +69,19 @@ void lk_linear_rows_back(lk_call *c, int ix, double s) {
 
 /* ---- the bias ---- */
 
-static void copy_bias(void *arg, int64_t from, int64_t to, int thread) {
+static LK_CLONES void add_bias(void *arg, int64_t from, int64_t to, int thread) {
   const lk_call *c = arg;
-  const lk_view *b = &c->x[c->nin - 1];
+  const lk_view *bias = &c->x[c->nin - 1];
+  int64_t n = bias->shape[0], step = bias->stride[0];
   (void)thread;
-  LK_REAL(b->dtype, {
-    int64_t n = b->shape[0], step = b->stride[0];
+  LK_REAL(bias->dtype, {
+    const R *b = bias->p;
     R *y = c->y->p;
     for (int64_t r = from; r < to; r++) {
-      if (step == 1) memcpy(y + r * n, b->p, (size_t)n * sizeof(R));
+      if (step == 1)
+        for (int64_t i = 0; i < n; i++) y[r * n + i] += b[i];
       else
-        for (int64_t i = 0; i < n; i++) y[r * n + i] = ((const R *)b->p)[i * step];
+        for (int64_t i = 0; i < n; i++) y[r * n + i] += b[i * step];
     }
   });
 }
@@ -104,7 +113,7 @@ static LK_CLONES void sum_columns(void *arg, int64_t from, int64_t to, int threa
 }
 
 void lk_linear_bias(lk_call *c) {
-  lk_parallel(c->threads, lk_view_rows(c->y), lk_row_grain(lk_view_cols(c->y)), copy_bias, c);
+  lk_parallel(c->threads, lk_view_rows(c->y), lk_row_grain(lk_view_cols(c->y)), add_bias, c);
 }
 
 void lk_linear_bias_back(lk_call *c) {
@@ -124,8 +133,8 @@ static int shape(lk_call *c) {
 }
 
 static int fwd(lk_call *c) {
+  lk_linear_rows(c, &c->x[0], &c->x[1], *(const double *)c->attr, 0);
   if (c->nin > 2) lk_linear_bias(c);
-  lk_linear_rows(c, &c->x[0], &c->x[1], *(const double *)c->attr, c->nin > 2 ? 1 : 0);
   return 0;
 }
 

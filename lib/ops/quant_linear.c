@@ -52,8 +52,8 @@ static int shape(lk_call *c) {
 static int fwd(lk_call *c) {
   const coded k = {*(const lk_quant *)c->attr, &c->x[1], &c->x[2]};
   const lk_tiles W = {k.codes->shape[0], k.q.in, &k, decode};
+  lk_tiles_linear(c, lk_rows_of(&c->x[0]), &W, 1, 0, lk_rows_of(c->y));
   if (c->nin > 3) lk_linear_bias(c);
-  lk_tiles_linear(c, lk_rows_of(&c->x[0]), &W, 1, c->nin > 3 ? 1 : 0, lk_rows_of(c->y));
   return 0;
 }
 

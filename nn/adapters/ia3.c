@@ -61,11 +61,16 @@ static lk_status weight(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b) {
   return lk_error(lk_at_ctx(at), NULL);
 }
 
+/* l * x, features along the last axis, at a convolution channels along the second */
+static lk_tensor scaled(lk_at *at, lk_tape *t, lk_tensor x) {
+  return lk_mul(t, x, is_conv(at) ? factors_along(at, t, 4, 1) : factors_along(at, t, 1, 0));
+}
+
+static lk_tensor input(lk_at *at, lk_tape *t, lk_tensor x) { return is_ff(at) ? scaled(at, t, x) : x; }
+
 static lk_tensor output(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
-  lk_site *s = at->site;
-  lk_tensor l = is_conv(at) ? factors_along(at, t, 4, 1) : factors_along(at, t, 1, 0);
-  if (!is_ff(at)) return lk_mul(t, y, l);
-  return lk_site_plain(s, t, lk_mul(t, x, l)); /* y was made from another x */
+  (void)x;
+  return is_ff(at) ? y : scaled(at, t, y);
 }
 
 const lk_adapter_class lk_adapter_ia3 = {.name = "ia3",
@@ -79,4 +84,5 @@ const lk_adapter_class lk_adapter_ia3 = {.name = "ia3",
                                          .check = check,
                                          .attach = attach,
                                          .weight = weight,
+                                         .input = input,
                                          .output = output};

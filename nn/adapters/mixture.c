@@ -47,10 +47,13 @@ static lk_tensor delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
   lk_expert e;
   if (lk_route(at, t, x, &to)) return lk_nil();
   lk_tensor xd = lk_routing_rows(t, &to, lk_at_dropout(at, t, "drop", g->dropout, x));
+  lk_tensor base = lk_chain_reads_base(at->inner, t) ? lk_site_plain(at->site, t, xd) : lk_nil();
   y = lk_routing_sum(t, &to, y);
-  for (lk_at *chain = at->inner; chain; chain = chain->other)
-    if (lk_routing_expert(t, &to, chain->index, &e))
-      y = lk_expert_add(t, &e, y, lk_chain_delta(chain, t, lk_expert_take(t, &e, xd), lk_nil()));
+  for (lk_at *chain = at->inner; chain; chain = chain->other) {
+    if (!lk_routing_expert(t, &to, chain->index, &e)) continue;
+    lk_tensor rows = lk_expert_take(t, &e, xd), made = lk_is_nil(base) ? base : lk_expert_take(t, &e, base);
+    y = lk_expert_add(t, &e, y, lk_chain_delta_from(chain, t, rows, made, lk_nil()));
+  }
   return lk_routing_shaped(t, &to, y);
 }
 

@@ -9,7 +9,8 @@ struct lk_row_loader {
   lk_cursor at;
   int64_t ordered_epoch; /* whose permutation `order` holds; -1: none */
   int64_t *order;        /* [count] */
-  int64_t *place;        /* [longest + 2], by_length: where the next row of a length goes */
+  int64_t *other;        /* [count], sorting */
+  int64_t *place;        /* [longest + 2], sorting: where the next row of a length goes */
   int64_t *ids, *types, *targets, *labels;
   uint8_t *mask;
 };
@@ -18,6 +19,7 @@ lk_row_loader *lk_row_loader_new(const lk_rows *rows, const lk_row_options *o) {
   if (!rows) return NULL;
   lk_ctx *c = rows->ctx;
   if (o->batch < 1) lk_fail(c, LK_EARG, "loader: a batch of %lld rows", (long long)o->batch);
+  else if (o->group < 0) lk_fail(c, LK_EARG, "loader: groups of %lld batches", (long long)o->group);
   lk_row_loader *l = lk_error(c, NULL) ? NULL : lk_alloc(c, sizeof *l);
   if (!l) return NULL;
   l->rows = rows;
@@ -26,7 +28,10 @@ lk_row_loader *lk_row_loader_new(const lk_rows *rows, const lk_row_options *o) {
   l->ordered_epoch = -1;
   size_t n = (size_t)l->o.batch, cells = n * (size_t)rows->longest;
   l->order = lk_alloc_array(c, (size_t)rows->count, sizeof *l->order);
-  if (o->by_length) l->place = lk_alloc_array(c, (size_t)rows->longest + 2, sizeof *l->place);
+  if (o->by_length || o->group) {
+    l->other = lk_alloc_array(c, (size_t)rows->count, sizeof *l->other);
+    l->place = lk_alloc_array(c, (size_t)rows->longest + 2, sizeof *l->place);
+  }
   l->ids = lk_alloc_array(c, cells + 1, sizeof *l->ids);
   l->mask = lk_alloc_array(c, cells + 1, sizeof *l->mask);
   if (rows->types) l->types = lk_alloc_array(c, cells + 1, sizeof *l->types);
@@ -40,29 +45,50 @@ lk_row_loader *lk_row_loader_new(const lk_rows *rows, const lk_row_options *o) {
 void lk_row_loader_free(lk_row_loader *l) {
   if (!l) return;
   lk_ctx *c = l->rows->ctx;
-  void *const parts[] = {l->order, l->place, l->ids, l->types, l->targets, l->labels, l->mask, l};
+  void *const parts[] = {l->order, l->other, l->place, l->ids, l->types, l->targets, l->labels, l->mask, l};
   for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) lk_free(c, parts[i]);
 }
 
 static int64_t length_of(const lk_rows *r, int64_t i) { return r->begin[i + 1] - r->begin[i]; }
 
-/* A counting sort: of rows of one length the first comes first. */
-static void order_by_length(lk_row_loader *l) {
+/* A counting sort of n of the ordered rows: of one length the first comes first. */
+static void sort_by_length(lk_row_loader *l, int64_t from, int64_t n) {
   const lk_rows *r = l->rows;
   memset(l->place, 0, ((size_t)r->longest + 2) * sizeof *l->place);
-  for (int64_t i = 0; i < r->count; i++) l->place[length_of(r, i) + 1]++;
-  for (int64_t n = 0; n <= r->longest; n++) l->place[n + 1] += l->place[n];
-  for (int64_t i = 0; i < r->count; i++) l->order[l->place[length_of(r, i)]++] = i;
+  memcpy(l->other, l->order + from, (size_t)n * sizeof *l->other);
+  for (int64_t i = 0; i < n; i++) l->place[length_of(r, l->other[i]) + 1]++;
+  for (int64_t k = 0; k <= r->longest; k++) l->place[k + 1] += l->place[k];
+  for (int64_t i = 0; i < n; i++) l->order[from + l->place[length_of(r, l->other[i])]++] = l->other[i];
+}
+
+/* Rows of like length into one batch, then the whole batches into random order. */
+static void group_by_length(lk_row_loader *l, lk_key key) {
+  int64_t count = l->rows->count, batch = l->o.batch, whole = count / batch;
+  int64_t window = l->o.group < whole ? l->o.group * batch : count;
+  for (int64_t from = 0; from < count; from += window)
+    sort_by_length(l, from, count - from < window ? count - from : window);
+  /* the batches' new places, kept behind each other in other[0 .. whole - 1], are walked cycle by cycle */
+  lk_random_permutation(key, whole, l->other);
+  for (int64_t i = 0; i < whole; i++) {
+    int64_t j = l->other[i];
+    while (j < i) j = l->other[j]; /* where batch j went when its place was filled */
+    for (int64_t k = 0; k < batch && j != i; k++) {
+      int64_t row = l->order[i * batch + k];
+      l->order[i * batch + k] = l->order[j * batch + k];
+      l->order[j * batch + k] = row;
+    }
+  }
 }
 
 static void arrange(lk_row_loader *l) {
   if (l->ordered_epoch == l->at.epoch) return;
   l->ordered_epoch = l->at.epoch;
-  if (l->o.by_length) order_by_length(l);
-  else if (l->o.shuffle)
-    lk_random_permutation(lk_key_fold(lk_key_make(l->o.seed, "rows"), (uint64_t)l->at.epoch), l->rows->count, l->order);
+  lk_key key = lk_key_fold(lk_key_make(l->o.seed, "rows"), (uint64_t)l->at.epoch);
+  if (l->o.shuffle && !l->o.by_length) lk_random_permutation(key, l->rows->count, l->order);
   else
     for (int64_t i = 0; i < l->rows->count; i++) l->order[i] = i;
+  if (l->o.by_length) sort_by_length(l, 0, l->rows->count);
+  else if (l->o.shuffle && l->o.group) group_by_length(l, lk_key_fold(key, 1));
 }
 
 /* Row i of the data as row k of the batch. */

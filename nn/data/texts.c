@@ -195,17 +195,25 @@ static lk_status number_labels(reading *r) {
   return LK_OK;
 }
 
-/* The words, each once, in the order of the alphabet: those of `like`, or of the labels. */
-static lk_status collect_names(reading *r, const lk_texts *like) {
+/* The words of `like`, in its order. */
+static lk_status copy_names(reading *r, const lk_texts *like) {
   lk_texts *x = r->x;
-  int64_t most = like ? like->classes : x->count;
-  char **sorted = lk_alloc_array(r->ctx, (size_t)most + 1, sizeof *sorted);
-  x->names = lk_alloc_array(r->ctx, (size_t)most + 1, sizeof *x->names);
+  x->names = lk_alloc_array(r->ctx, (size_t)like->classes + 1, sizeof *x->names);
+  for (; x->names && x->classes < like->classes; x->classes++)
+    if (!(x->names[x->classes] = lk_strdup(r->ctx, like->names[x->classes]))) break;
+  return lk_error(r->ctx, NULL);
+}
+
+/* The words of the labels, each once, in the order of the alphabet. */
+static lk_status collect_names(reading *r) {
+  lk_texts *x = r->x;
+  char **sorted = lk_alloc_array(r->ctx, (size_t)x->count + 1, sizeof *sorted);
+  x->names = lk_alloc_array(r->ctx, (size_t)x->count + 1, sizeof *x->names);
   if (sorted && x->names) {
-    memcpy(sorted, like ? like->names : r->label, (size_t)most * sizeof *sorted);
-    qsort(sorted, (size_t)most, sizeof *sorted, by_text);
+    memcpy(sorted, r->label, (size_t)x->count * sizeof *sorted);
+    qsort(sorted, (size_t)x->count, sizeof *sorted, by_text);
   }
-  for (int64_t i = 0; i < most && !lk_error(r->ctx, NULL); i++) {
+  for (int64_t i = 0; i < x->count && !lk_error(r->ctx, NULL); i++) {
     if (x->classes && !strcmp(x->names[x->classes - 1], sorted[i])) continue;
     x->names[x->classes] = lk_strdup(r->ctx, sorted[i]);
     x->classes += x->names[x->classes] != NULL;
@@ -214,17 +222,23 @@ static lk_status collect_names(reading *r, const lk_texts *like) {
   return lk_error(r->ctx, NULL);
 }
 
+static int by_name(const void *a, const void *b) { return strcmp(**(char **const *)a, **(char **const *)b); }
+
 static lk_status name_labels(reading *r, const lk_texts *like) {
   lk_texts *x = r->x;
-  if (collect_names(r, like)) return lk_error(r->ctx, NULL);
-  for (int64_t i = 0; i < x->count; i++) {
-    char **found = bsearch(&r->label[i], x->names, (size_t)x->classes, sizeof *x->names, by_text);
-    if (!found)
-      return lk_fail(r->ctx, LK_EFORMAT, "%s:%d: the label '%.40s' does not occur among those of the training file",
-                     r->path, r->label_at[i], r->label[i]);
-    x->label[i] = found - x->names;
+  if (like ? copy_names(r, like) : collect_names(r)) return lk_error(r->ctx, NULL);
+  char ***sorted = lk_alloc_array(r->ctx, (size_t)x->classes + 1, sizeof *sorted);
+  for (int64_t i = 0; sorted && i < x->classes; i++) sorted[i] = &x->names[i];
+  if (sorted) qsort(sorted, (size_t)x->classes, sizeof *sorted, by_name);
+  for (int64_t i = 0; sorted && i < x->count; i++) {
+    char **name = &r->label[i], ***found = bsearch(&name, sorted, (size_t)x->classes, sizeof *sorted, by_name);
+    if (found) x->label[i] = *found - x->names;
+    else
+      lk_fail(r->ctx, LK_EFORMAT, "%s:%d: the label '%.40s' does not occur among those of the training file", r->path,
+              r->label_at[i], r->label[i]);
   }
-  return LK_OK;
+  lk_free(r->ctx, sorted);
+  return lk_error(r->ctx, NULL);
 }
 
 static lk_status resolve_labels(reading *r, const lk_texts *like) {

@@ -42,17 +42,20 @@ static lk_tensor join_heads(lk_attention_layer *l, lk_tape *t, lk_tensor y) {
   return lk_reshape(t, lk_transpose(t, y, 1, 2), 3, shape);
 }
 
-static lk_tensor first_tokens(lk_tape *t, lk_tensor x, int64_t n) {
-  return n && n < lk_size(t, x, 1) ? lk_slice(t, x, 1, 0, n, 1) : x;
+/* The tokens that ask: all (0), the first n, or the last one (-1). */
+static lk_tensor asking(lk_tape *t, lk_tensor x, int64_t n) {
+  int64_t T = lk_size(t, x, 1);
+  if (n < 0) return lk_slice(t, x, 1, T - 1, 1, 1);
+  return n && n < T ? lk_slice(t, x, 1, 0, n, 1) : x;
 }
 
-/* q of the first tokens, k and v of all, split into heads. */
+/* q of the tokens that ask, k and v of all, split into heads. */
 static void project(lk_attention_layer *l, lk_tape *t, lk_tensor x, int64_t queries, lk_tensor qkv[3]) {
   if (l->qkv) {
     lk_split(t, lk_linear_forward(l->qkv, t, x), -1, 3, qkv);
-    qkv[0] = first_tokens(t, qkv[0], queries);
+    qkv[0] = asking(t, qkv[0], queries);
   } else {
-    qkv[0] = lk_linear_forward(l->query, t, first_tokens(t, x, queries));
+    qkv[0] = lk_linear_forward(l->query, t, asking(t, x, queries));
     qkv[1] = lk_linear_forward(l->key, t, x);
     qkv[2] = lk_linear_forward(l->value, t, x);
   }
@@ -62,7 +65,13 @@ static void project(lk_attention_layer *l, lk_tape *t, lk_tensor x, int64_t quer
 lk_tensor lk_attention_forward(lk_attention_layer *l, lk_tape *t, lk_tensor x, lk_tensor mask, int64_t queries) {
   uint32_t scope = lk_layer_begin(t, (lk_module *)l, l && l->recompute);
   if (!scope) return lk_nil();
-  const lk_attention_options options = {.causal = l->causal, .dropout = l->dropout};
+  if (queries < -1) {
+    lk_fail(lk_tape_ctx(t), LK_EARG, "attention: queries is %lld: the first n, 0 (all) or -1 (the last one)",
+            (long long)queries);
+    return lk_nil();
+  }
+  const lk_attention_options options = {.causal = l->causal && queries >= 0, /* the last token sees all */
+                                        .dropout = l->dropout};
   lk_tensor qkv[3];
   project(l, t, x, queries, qkv);
   lk_tensor y = join_heads(l, t, lk_attention(t, qkv[0], qkv[1], qkv[2], mask, &options));

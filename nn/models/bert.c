@@ -164,9 +164,11 @@ static lk_tensor embed(lk_pretrained *p, bert *b, lk_tape *t, const lk_inputs *i
   return lk_dropout(t, lk_layer_norm_forward(b->norm, t, h), b->dropout);
 }
 
-static lk_tensor block_forward(block *k, lk_tape *t, lk_tensor h, lk_tensor mask, int recompute) {
+/* only_first: of the first token, which is all that the classifier reads of the last block. */
+static lk_tensor block_forward(block *k, lk_tape *t, lk_tensor h, lk_tensor mask, int only_first, int recompute) {
   uint32_t scope = lk_layer_begin(t, (lk_module *)k, recompute);
-  h = lk_layer_norm_forward(k->norm1, t, lk_add(t, h, lk_attention_forward(k->attention, t, h, mask, 0)));
+  lk_tensor y = lk_attention_forward(k->attention, t, h, mask, only_first);
+  h = lk_layer_norm_forward(k->norm1, t, lk_add(t, only_first ? lk_slice(t, h, 1, 0, 1, 1) : h, y));
   h = lk_layer_norm_forward(k->norm2, t, lk_add(t, h, lk_mlp_forward(k->mlp, t, h)));
   return lk_scope_end(t, scope, h);
 }
@@ -212,7 +214,8 @@ static lk_tensor forward(lk_pretrained *p, lk_tape *t, const lk_inputs *in) {
   uint32_t scope = lk_scope_begin(t, b->module.name, 0);
   lk_tensor mask = in->mask, h = embed(p, b, t, in);
   if (!lk_is_nil(mask)) mask = lk_unsqueeze(t, lk_unsqueeze(t, mask, 1), 1); /* [N, 1, 1, T] */
-  for (int64_t i = 0; i < p->layers; i++) h = block_forward(b->blocks[i], t, h, mask, p->recompute);
+  for (int64_t i = 0; i < p->layers; i++)
+    h = block_forward(b->blocks[i], t, h, mask, p->task == LK_TASK_CLASSIFY && i + 1 == p->layers, p->recompute);
   h = lk_scope_end(t, scope, h);
   if (p->task == LK_TASK_CLASSIFY) return classify(b, t, h);
   return p->task == LK_TASK_EMBED ? sentence(t, h, in->mask) : masked_lm(b, p, t, h);

@@ -1,5 +1,6 @@
 /* pretrained.c: opening and saving model directories of any family. */
 #include "models/family.h"
+#include "models/labels.h"
 
 #include <lorikeet/file.h>
 #include <stdio.h>
@@ -209,11 +210,12 @@ const char *lk_pretrained_targets(const lk_pretrained *p, const char *spec) {
 const char *lk_pretrained_family(const lk_pretrained *p) { return p->family->name; }
 
 const char *lk_pretrained_label(const lk_pretrained *p, int64_t class_index) {
-  const char *label = NULL;
-  char id[24];
-  snprintf(id, sizeof id, "%lld", (long long)class_index);
-  lk_json_is_string(lk_json_get(lk_json_get(p->config, "id2label"), id), &label);
-  return label;
+  return lk_labels_get(p->config, class_index);
+}
+
+lk_status lk_pretrained_name_classes(lk_pretrained *p, char *const *names) {
+  if (p->task == LK_TASK_CLASSIFY) return lk_labels_set(p->ctx, p->config, p->classes, names);
+  return lk_fail(p->ctx, LK_EARG, "pretrained_name_classes: the task has no classes");
 }
 
 /* ---- saving ---- */
@@ -247,19 +249,10 @@ static lk_status copy_companions(lk_pretrained *p, const char *directory) {
   return lk_error(c, NULL);
 }
 
-/* The labels of a new head are "LABEL_0", ..., as HuggingFace names them. */
+/* The labels of a new head are "LABEL_0", ..., unless they were named. */
 static lk_status set_labels(lk_ctx *c, const lk_pretrained *p, lk_json *config) {
   if (p->task != LK_TASK_CLASSIFY || lk_json_count(lk_json_get(config, "id2label")) == (size_t)p->classes) return LK_OK;
-  lk_json *names = lk_json_object(c), *numbers = lk_json_object(c);
-  for (int64_t i = 0; i < p->classes && !lk_error(c, NULL); i++) {
-    char number[24], name[32];
-    snprintf(number, sizeof number, "%lld", (long long)i);
-    snprintf(name, sizeof name, "LABEL_%lld", (long long)i);
-    lk_json_set_string(c, names, number, name);
-    lk_json_set_int(c, numbers, name, i);
-  }
-  lk_json_set(c, config, "id2label", names);
-  return lk_json_set(c, config, "label2id", numbers);
+  return lk_labels_set(c, config, p->classes, NULL);
 }
 
 /* "BertForSequenceClassification", as transformers calls the model of the task. */
@@ -281,23 +274,30 @@ static lk_status set_architecture(lk_ctx *c, const lk_pretrained *p, lk_json *co
   return LK_OK;
 }
 
+lk_status lk_pretrained_save_config(lk_pretrained *p, const char *directory) {
+  if (!p) return LK_ENIL;
+  lk_ctx *c = lk_model_ctx(p->model);
+  if (lk_error(c, NULL) || lk_make_dirs(c, directory)) return lk_error(c, NULL);
+  lk_json *config = lk_json_copy(c, p->config);
+  char *path = lk_sprintf(c, "%s/config.json", directory);
+  if (config && path && !set_labels(c, p, config) && !set_architecture(c, p, config))
+    lk_json_write(c, path, config, LK_JSON_SORTED);
+  lk_json_free(config);
+  lk_free(c, path);
+  return lk_error(c, NULL);
+}
+
+lk_status lk_pretrained_can_save(const lk_pretrained *p) {
+  return p ? lk_merge_check_bias(p->model, "pretrained_save") : LK_ENIL;
+}
+
 lk_status lk_pretrained_save(lk_pretrained *p, const char *directory) {
   if (!p) return LK_ENIL;
   lk_ctx *c = lk_model_ctx(p->model);
-  const lk_site *grown = lk_merge_new_bias(p->model);
-  if (grown && !lk_error(c, NULL))
-    lk_fail(c, LK_EARG,
-            "pretrained_save: merging gave %s a bias, which models of its type have not; save the adapter instead",
-            grown->module->path);
-  if (lk_error(c, NULL) || lk_make_dirs(c, directory)) return lk_error(c, NULL);
-  lk_json *config = lk_json_copy(c, p->config);
-  char *config_path = lk_sprintf(c, "%s/config.json", directory);
-  char *weights_path = lk_sprintf(c, "%s/model.safetensors", directory);
-  if (config && config_path && weights_path && !set_labels(c, p, config) && !set_architecture(c, p, config) &&
-      !copy_companions(p, directory) && !lk_model_save(p->model, weights_path))
-    lk_json_write(c, config_path, config, LK_JSON_SORTED);
-  lk_json_free(config);
-  lk_free(c, config_path);
-  lk_free(c, weights_path);
+  if (lk_pretrained_can_save(p) || lk_make_dirs(c, directory)) return lk_error(c, NULL);
+  char *weights = lk_sprintf(c, "%s/model.safetensors", directory);
+  if (weights && !copy_companions(p, directory) && !lk_model_save(p->model, weights))
+    lk_pretrained_save_config(p, directory);
+  lk_free(c, weights);
   return lk_error(c, NULL);
 }

@@ -1,4 +1,6 @@
 /* vit_config.c: configurations of vision transformers: presets, checks, config.json. */
+#include "models/labels.h"
+
 #include <lorikeet/vit.h>
 #include <math.h>
 #include <stdio.h>
@@ -123,20 +125,6 @@ lk_status lk_vit_config_from_json(lk_ctx *ctx, const lk_json *json, lk_vit_confi
   return activation ? lk_vit_config_check(ctx, c) : lk_error(ctx, NULL);
 }
 
-/* id2label and label2id with LABEL_0, LABEL_1, ... */
-static void set_labels(lk_ctx *ctx, lk_json *json, int64_t n) {
-  lk_json *names = lk_json_object(ctx), *ids = lk_json_object(ctx);
-  for (int64_t i = 0; i < n && ids; i++) {
-    char id[24], label[32];
-    snprintf(id, sizeof id, "%lld", (long long)i);
-    snprintf(label, sizeof label, "LABEL_%lld", (long long)i);
-    lk_json_set_string(ctx, names, id, label);
-    if (lk_json_set_int(ctx, ids, label, i)) break;
-  }
-  lk_json_set(ctx, json, "id2label", names);
-  lk_json_set(ctx, json, "label2id", ids);
-}
-
 lk_status lk_vit_config_to_json(lk_ctx *ctx, const lk_vit_config *config, lk_json *json) {
   lk_vit_config c = *config;
   lk_json_set_string(ctx, json, "model_type", "vit");
@@ -151,6 +139,6 @@ lk_status lk_vit_config_to_json(lk_ctx *ctx, const lk_vit_config *config, lk_jso
   lk_json_set_bool(ctx, json, "qkv_bias", c.qkv_bias);
   if (c.fused_qkv) lk_json_set_bool(ctx, json, "fused_qkv", 1);
   lk_json_remove(json, "num_labels"); /* the labels tell it */
-  if ((int64_t)lk_json_count(lk_json_get(json, "id2label")) != c.classes) set_labels(ctx, json, c.classes);
+  if ((int64_t)lk_json_count(lk_json_get(json, "id2label")) != c.classes) lk_labels_set(ctx, json, c.classes, NULL);
   return lk_error(ctx, NULL);
 }

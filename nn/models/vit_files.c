@@ -1,9 +1,9 @@
 /* vit_files.c: directories with a vision transformer: config.json and model.safetensors. */
 #include "model.h"
+#include "models/labels.h"
 #include "models/vit_parts.h"
 
 #include <lorikeet/file.h>
-#include <stdio.h>
 
 static char *file_in(lk_ctx *ctx, const char *directory, const char *name) {
   return lk_sprintf(ctx, "%s/%s", directory, name);
@@ -49,23 +49,39 @@ lk_vit *lk_vit_load(lk_model *model, const char *directory, int64_t classes, int
   return read_weights(v, directory, classes != 0, flags) || lk_vit_initialise(v) ? NULL : v;
 }
 
-lk_status lk_vit_save(lk_vit *v, const char *directory) {
+/* The config as it shall be in the file; the caller's. */
+static lk_json *config_of(lk_vit *v) {
+  lk_ctx *ctx = v->module.ctx;
+  lk_json *json = v->json ? lk_json_copy(ctx, v->json) : lk_json_object(ctx);
+  if (json) lk_vit_config_to_json(ctx, &v->config, json);
+  return json;
+}
+
+lk_status lk_vit_save_config(lk_vit *v, const char *directory) {
   lk_ctx *ctx = v->module.ctx;
   if (lk_make_dirs(ctx, directory)) return lk_error(ctx, NULL);
-  lk_json *json = v->json ? lk_json_copy(ctx, v->json) : lk_json_object(ctx);
-  char *config = file_in(ctx, directory, "config.json"), *weights = file_in(ctx, directory, "model.safetensors");
-  if (weights && !lk_vit_config_to_json(ctx, &v->config, json) && !lk_model_save(v->module.model, weights))
-    lk_json_write(ctx, config, json, LK_JSON_SORTED);
+  lk_json *json = config_of(v);
+  char *path = file_in(ctx, directory, "config.json");
+  if (path && json) lk_json_write(ctx, path, json, LK_JSON_SORTED);
   lk_json_free(json);
-  lk_free(ctx, config);
+  lk_free(ctx, path);
+  return lk_error(ctx, NULL);
+}
+
+lk_status lk_vit_save(lk_vit *v, const char *directory) {
+  lk_ctx *ctx = v->module.ctx;
+  if (lk_vit_can_save(v) || lk_make_dirs(ctx, directory)) return lk_error(ctx, NULL);
+  char *weights = file_in(ctx, directory, "model.safetensors");
+  if (weights && !lk_model_save(v->module.model, weights)) lk_vit_save_config(v, directory);
   lk_free(ctx, weights);
   return lk_error(ctx, NULL);
 }
 
-const char *lk_vit_label(const lk_vit *v, int64_t class_index) {
-  const char *label = NULL;
-  char id[24];
-  snprintf(id, sizeof id, "%lld", (long long)class_index);
-  lk_json_is_string(lk_json_get(lk_json_get(v->json, "id2label"), id), &label);
-  return label;
+lk_status lk_vit_can_save(const lk_vit *v) { return lk_merge_check_bias(v->module.model, "vit_save"); }
+
+lk_status lk_vit_name_classes(lk_vit *v, char *const *names) {
+  if (!v->json) v->json = lk_json_object(v->module.ctx);
+  return lk_labels_set(v->module.ctx, v->json, v->config.classes, names);
 }
+
+const char *lk_vit_label(const lk_vit *v, int64_t class_index) { return lk_labels_get(v->json, class_index); }

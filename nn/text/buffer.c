@@ -10,7 +10,12 @@ void lk_text_add(lk_text *t, const char *s, size_t n) {
 
 void lk_text_put(lk_text *t, uint32_t c) {
   char s[4];
-  lk_text_add(t, s, lk_char_write(c, s));
+  if (c >= 0x80 || t->n + 1 >= t->capacity) {
+    lk_text_add(t, s, lk_char_write(c, s));
+    return;
+  }
+  t->s[t->n++] = (char)c;
+  t->s[t->n] = 0;
 }
 
 void lk_text_clear(lk_text *t) { t->n = t->zero = 0; }

@@ -11,16 +11,27 @@
 #include <string.h>
 
 /* ---- characters (unicode.c) ---- */
-size_t lk_char_read(const char *s, uint32_t *c); /* of valid UTF-8; its length */
+/* In bytes, of the character that begins here. */
+static inline size_t lk_char_length(const char *s) {
+  unsigned char c = (unsigned char)*s;
+  return c < 0x80 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
+}
+/* Of valid UTF-8; its length. */
+static inline size_t lk_char_read(const char *s, uint32_t *c) {
+  const unsigned char *p = (const unsigned char *)s;
+  size_t n = lk_char_length(s);
+  *c = n == 1 ? *p : *p & (0x7Fu >> n);
+  for (size_t i = 1; i < n; i++) *c = *c << 6 | (p[i] & 0x3Fu);
+  return n;
+}
 size_t lk_char_write(uint32_t c, char to[4]);
-size_t lk_char_length(const char *s); /* in bytes, of the character that begins here */
-int lk_is_space(uint32_t c);          /* White_Space */
-int lk_is_other(uint32_t c);          /* categories Cc, Cf, Cs, Co */
-int lk_is_mark(uint32_t c);           /* M */
-int lk_is_nonspacing(uint32_t c);     /* Mn */
-int lk_is_numeric(uint32_t c);        /* N */
-int lk_is_punctuation(uint32_t c);    /* P, and all of ASCII that is neither letter, digit, space nor control */
-int lk_is_word(uint32_t c);           /* what a word of a single-word token consists of: L, M, Nd, Pc */
+int lk_is_space(uint32_t c);       /* White_Space */
+int lk_is_other(uint32_t c);       /* categories Cc, Cf, Cs, Co */
+int lk_is_mark(uint32_t c);        /* M */
+int lk_is_nonspacing(uint32_t c);  /* Mn */
+int lk_is_numeric(uint32_t c);     /* N */
+int lk_is_punctuation(uint32_t c); /* P, and all of ASCII that is neither letter, digit, space nor control */
+int lk_is_word(uint32_t c);        /* what a word of a single-word token consists of: L, M, Nd, Pc */
 size_t lk_lowercase(uint32_t c, uint32_t to[4]);
 
 /* Newer than the library's tables (frozen.c). */

@@ -5,19 +5,6 @@
 
 /* ---- UTF-8 ---- */
 
-size_t lk_char_length(const char *s) {
-  unsigned char c = (unsigned char)*s;
-  return c < 0x80 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
-}
-
-size_t lk_char_read(const char *s, uint32_t *c) {
-  const unsigned char *p = (const unsigned char *)s;
-  size_t n = lk_char_length(s);
-  *c = n == 1 ? *p : *p & (0x7Fu >> n);
-  for (size_t i = 1; i < n; i++) *c = *c << 6 | (p[i] & 0x3Fu);
-  return n;
-}
-
 size_t lk_char_write(uint32_t c, char to[4]) {
   return (size_t)utf8proc_encode_char((utf8proc_int32_t)c, (utf8proc_uint8_t *)to);
 }
@@ -68,7 +55,10 @@ int lk_is_space(uint32_t c) {
   return c == 0x85 || within(c, UTF8PROC_CATEGORY_ZS, UTF8PROC_CATEGORY_ZP);
 }
 
-int lk_is_other(uint32_t c) { return within(c, UTF8PROC_CATEGORY_CC, UTF8PROC_CATEGORY_CO) && !lk_is_newer_format(c); }
+int lk_is_other(uint32_t c) {
+  if (c < 0x80) return c < ' ' || c == 0x7F;
+  return within(c, UTF8PROC_CATEGORY_CC, UTF8PROC_CATEGORY_CO) && !lk_is_newer_format(c);
+}
 
 /* (U+1CF2 and U+1CF3 have become letters.) */
 int lk_is_mark(uint32_t c) {

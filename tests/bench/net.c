@@ -68,9 +68,17 @@ lk_status net_attach(net *n, const char *spec, const char *targets) {
 
 /* ---- running ---- */
 
-static lk_tensor block_forward(net_block *k, lk_tape *t, lk_tensor x, int recompute) {
-  uint32_t scope = lk_scope_begin(t, k->module.name, recompute ? LK_SCOPE_RECOMPUTE : 0);
-  x = lk_add(t, x, lk_attention_forward(k->attention, t, lk_layer_norm_forward(k->norm1, t, x), lk_nil(), 0));
+/* The token that the head reads. */
+static lk_tensor one_token(const net *n, lk_tape *t, lk_tensor x) {
+  return lk_slice(t, x, 1, n->s.causal ? n->s.seq - 1 : 0, 1, 1);
+}
+
+static lk_tensor block_forward(net *n, int64_t i, lk_tape *t, lk_tensor x) {
+  net_block *k = n->blocks[i];
+  int one = n->one_token && i + 1 == n->s.layers, queries = !one ? 0 : n->s.causal ? -1 : 1;
+  uint32_t scope = lk_scope_begin(t, k->module.name, n->recompute ? LK_SCOPE_RECOMPUTE : 0);
+  lk_tensor y = lk_attention_forward(k->attention, t, lk_layer_norm_forward(k->norm1, t, x), lk_nil(), queries);
+  x = lk_add(t, one ? one_token(n, t, x) : x, y);
   x = lk_add(t, x, lk_mlp_forward(k->mlp, t, lk_layer_norm_forward(k->norm2, t, x)));
   return lk_scope_end(t, scope, x);
 }
@@ -84,8 +92,8 @@ static lk_tensor forward(net *n, lk_tape *t) {
   uint32_t scope = lk_scope_begin(t, "net", 0);
   lk_tensor x = lk_borrow(t, &v);
   for (int64_t i = 0; i < s->layers; i++)
-    x = s->heads ? block_forward(n->blocks[i], t, x, n->recompute) : lk_relu(t, lk_linear_forward(n->linear[i], t, x));
-  if (s->heads) x = lk_reshape(t, lk_slice(t, x, 1, s->causal ? s->seq - 1 : 0, 1, 1), 2, flat);
+    x = s->heads ? block_forward(n, i, t, x) : lk_relu(t, lk_linear_forward(n->linear[i], t, x));
+  if (s->heads) x = lk_reshape(t, n->one_token ? x : one_token(n, t, x), 2, flat);
   return lk_scope_end(t, scope, lk_linear_forward(n->head, t, x));
 }
 
@@ -105,15 +113,25 @@ double net_step(net *n, lk_tape *t, lk_optim *opt, int64_t number) {
   return measure_now() - start;
 }
 
+/* Of the last block only keys and values are of all tokens, when one_token. */
+static double spared_share(const net *n) {
+  double d = (double)n->s.width, f = (double)n->s.hidden, all = 4 * d * d + 2 * d * f;
+  return n->one_token ? (all - 2 * d * d) / all / (double)n->s.layers * (1 - 1 / (double)n->s.seq) : 0;
+}
+
 double net_flops(const net *n, int full, int infer, int64_t trained) {
   const net_shapes *s = &n->s;
   double rows = (double)(n->batch * (s->heads ? s->seq : 1)), d = (double)s->width, f = (double)s->hidden;
-  double linear = s->heads ? 2 * rows * (4 * d * d + 2 * d * f) * (double)s->layers
-                           : 2 * rows * ((double)s->layers * d * d + d * NET_CLASSES);
-  double scores = s->heads ? (s->causal ? 0.5 : 1) * 4 * rows * (double)s->seq * d : 0; /* of one block's forward */
-  if (infer) return linear + scores * (double)s->layers;
-  double back = s->heads ? linear - 2 * rows * 3 * d * d : linear; /* gradients of inputs */
-  double attention = s->heads ? scores * (double)s->layers * 3 - scores / 2 * !full : 0;
+  if (!s->heads) {
+    double linear = 2 * rows * ((double)s->layers * d * d + d * NET_CLASSES);
+    return infer ? linear : full ? 3 * linear - 2 * rows * d * d : 2 * linear - 2 * rows * d * d + 6 * rows * (double)trained;
+  }
+  double linear = 2 * rows * (4 * d * d + 2 * d * f) * (double)s->layers * (1 - spared_share(n));
+  double block = (s->causal ? 0.5 : 1) * 4 * rows * (double)s->seq * d; /* of attention, forward */
+  double scores = block * ((double)s->layers - n->one_token);
+  if (infer) return linear + scores;
+  double back = linear - 2 * rows * 3 * d * d; /* gradients of inputs */
+  double attention = 3 * scores - (full ? 0 : block / 2);
   double adapters = full ? linear : 6 * rows * (double)trained; /* of weights; forward and both gradients of A, B */
   return linear + back + attention + adapters;
 }

@@ -25,7 +25,7 @@ typedef struct {
 typedef struct {
   net_shapes s;
   int64_t batch;
-  int recompute;
+  int recompute, one_token; /* one_token: the last block computes only what the head reads */
   lk_ctx *ctx;
   lk_model *model;
   net_block *blocks[64];

@@ -1,6 +1,7 @@
 /* step.c: one training (AdamW) or inference step on random data of an architecture's shapes (net.h).
  *
- * utilisation = FLOPs that the step must do / time / the sgemm rate of this process (2048 x 2048 x 2048). */
+ * utilisation = FLOPs that the step must do / time / the sgemm rate of this process (2048 x 2048 x 2048), both medians of
+ * what was measured in turn. */
 #include "measure.h"
 #include "net.h"
 #include "profile.h"
@@ -15,7 +16,7 @@
 typedef struct {
   const char *model, *adapter, *targets;
   int64_t batch, seq, steps, threads;
-  int full, infer, json, recompute, profile;
+  int full, infer, json, recompute, profile, one_token, base, bf16; /* base: lk_quant_kind of frozen weights */
 } options;
 
 typedef struct {
@@ -27,15 +28,18 @@ typedef struct {
 /* ---- measuring ---- */
 
 static int prepare(bench *b) {
-  if (net_open(&b->net)) return -1;
+  const lk_quantise_options base = {.kind = b->o.bf16 && !b->o.base ? LK_QUANT_BF16 : (lk_quant_kind)b->o.base};
+  if (net_open(&b->net) || lk_model_quantise(b->net.model, &base)) return -1;
+  if (b->o.bf16 && lk_ctx_bf16_products(b->ctx, 1)) return -1;
   if (b->o.infer || b->o.full || !strcmp(b->o.adapter, "none")) return 0;
   return net_attach(&b->net, b->o.adapter, b->o.targets) ? -1 : 0;
 }
 
 static int measure(bench *b) {
-  static double times[MAX_STEPS];
+  static double times[MAX_STEPS], rates[MAX_STEPS];
   static profile where;
   int n = 0;
+  int64_t every = 1 + b->o.steps / 16; /* the machine's speed drifts: it is measured between the steps */
   lk_optim_options o = lk_optim_defaults(&lk_optim_adamw);
   o.lr = 1e-4;
   lk_param **params = b->o.infer ? NULL : lk_trainable(b->net.model, &n);
@@ -43,16 +47,19 @@ static int measure(bench *b) {
   lk_tape *t = lk_tape_new(b->ctx);
   if (lk_error(b->ctx, NULL)) return -1;
   for (int64_t i = 0; i < 2 && !lk_error(b->ctx, NULL); i++) net_step(&b->net, t, opt, i);
-  if (b->o.profile) lk_tape_watch(t, profile_watch, &where);
-  for (int64_t i = 0; i < b->o.steps && !lk_error(b->ctx, NULL); i++) times[i] = net_step(&b->net, t, opt, i + 2);
-  if (lk_error(b->ctx, NULL)) return -1;
-  struct rusage usage;
+  struct rusage usage; /* before the products that only measure */
   getrusage(RUSAGE_SELF, &usage);
+  if (b->o.profile) lk_tape_watch(t, profile_watch, &where);
+  for (int64_t i = 0; i < b->o.steps && !lk_error(b->ctx, NULL); i++) {
+    if (i % every == 0) rates[i / every] = measure_sgemm(b->ctx, measure_now);
+    times[i] = net_step(&b->net, t, opt, i + 2);
+  }
+  if (lk_error(b->ctx, NULL)) return -1;
   double mean = 0;
   for (int64_t i = 0; i < b->o.steps; i++) mean += times[i] / (double)b->o.steps;
   int64_t trained = b->o.infer ? 0 : lk_trainable_count(b->net.model);
   double seconds = measure_quantile(times, b->o.steps, .5), flops = net_flops(&b->net, b->o.full, b->o.infer, trained),
-         rate = measure_sgemm(b->ctx, measure_now);
+         rate = measure_quantile(rates, (b->o.steps - 1) / every + 1, .5);
   double peak = (double)usage.ru_maxrss / 1024, used = flops / seconds / 1e9 / rate;
   lk_tape_stats stats = lk_tape_statistics(t);
   if (b->o.json)
@@ -78,7 +85,8 @@ static int measure(bench *b) {
 static const char usage[] =
     "usage: step [--model " NET_MODELS "]\n"
     "            [--batch N] [--seq N] [--adapter SPEC|none]\n"
-    "            [--targets PATTERNS] [--full] [--infer] [--recompute] [--threads N] [--steps N] [--json] [--profile]\n";
+    "            [--targets PATTERNS] [--full] [--infer] [--recompute] [--threads N] [--steps N] [--json] [--profile] [--one-token]\n"
+    "            [--base-dtype f32|bf16|int8|nf4] [--bf16 (frozen weights and their products in bf16)]\n";
 
 static int number(const char *name, const char *text, int64_t low, int64_t high, int64_t *value) {
   char *end;
@@ -96,6 +104,8 @@ static int parse(options *o, int argc, char **argv) {
                 : !strcmp(a, "--json")      ? &o->json
                 : !strcmp(a, "--recompute") ? &o->recompute
                 : !strcmp(a, "--profile")   ? &o->profile
+                : !strcmp(a, "--one-token") ? &o->one_token
+                : !strcmp(a, "--bf16")      ? &o->bf16
                                             : NULL;
     if (flag) {
       *flag = 1;
@@ -105,7 +115,10 @@ static int parse(options *o, int argc, char **argv) {
     if (!strcmp(a, "--model")) o->model = v;
     else if (!strcmp(a, "--adapter")) o->adapter = v;
     else if (!strcmp(a, "--targets")) o->targets = v;
-    else if (!strcmp(a, "--batch")) {
+    else if (!strcmp(a, "--base-dtype")) {
+      o->base = lk_quant_find(v);
+      if (o->base < 0) return fprintf(stderr, "step: --base-dtype %s: want f32, bf16, int8 or nf4\n", v), -1;
+    } else if (!strcmp(a, "--batch")) {
       if (number(a, v, 1, 1 << 20, &o->batch)) return -1;
     } else if (!strcmp(a, "--seq")) {
       if (number(a, v, 1, 1 << 20, &o->seq)) return -1;
@@ -122,7 +135,7 @@ static int parse(options *o, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-  bench b = {.o = {"vit-b16", "lora r=8 alpha=16", NULL, 0, 0, 5, 0, 0, 0, 0, 0, 0}};
+  bench b = {.o = {"vit-b16", "lora r=8 alpha=16", NULL, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0}};
   const char *message;
   if (argc > 1 && !strcmp(argv[1], "--help")) return fputs(usage, stdout) < 0;
   if (parse(&b.o, argc, argv)) return 1;
@@ -131,6 +144,7 @@ int main(int argc, char **argv) {
   if (b.o.seq && transformer) b.net.s.seq = b.o.seq;
   b.net.batch = b.o.batch ? b.o.batch : transformer ? 8 : 32;
   b.net.recompute = b.o.recompute;
+  b.net.one_token = b.o.one_token && b.net.s.heads;
   if (!b.o.targets) b.o.targets = transformer ? "query,value" : "all-linear";
   b.ctx = b.net.ctx = lk_ctx_new(&(lk_ctx_options){.threads = (int)b.o.threads});
   if (!b.ctx) return fputs("step: out of memory\n", stderr), 1;
