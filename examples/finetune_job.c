@@ -66,9 +66,10 @@ static lk_status save(job *j, report *r) {
 
 /* ---- training ---- */
 
-/* What will not work at the end is refused at the beginning: merging, and writing the predictions. */
+/* What will not work at the end is refused at the beginning: merging, a plain LoRA, and writing the predictions. */
 static lk_status try(job *j) {
   if (j->s->merge && !lk_merge(j->model, NULL) && !j->class->can_save(j)) lk_unmerge(j->model);
+  if (j->s->as_lora && !lk_error(j->ctx, NULL)) lk_adapter_can_export_lora(j->model, "default");
   if (j->s->predict) lk_writer_abort(lk_writer_open(j->ctx, j->s->predict));
   return lk_error(j->ctx, NULL);
 }

@@ -254,8 +254,10 @@ static lk_status open_all(session *x) {
       .sample = {.temperature = s->greedy ? 0 : s->temperature, .top_k = s->top_k, .top_p = s->top_p}};
   x->model = lk_model_new(x->ctx, LK_F32, 0);
   x->p = lk_pretrained_open(x->model, s->model, &(lk_pretrained_options){.task = LK_TASK_LM});
-  if (!x->p || load_adapters(x)) return lk_error(x->ctx, NULL);
-  if (!s->ids) x->tokenizer = lk_tokenizer_open(x->ctx, s->model);
+  if (x->p && !s->ids) x->tokenizer = lk_tokenizer_open(x->ctx, s->model);
+  if (x->tokenizer && lk_tokenizer_size(x->tokenizer) > x->p->vocabulary) /* an adapter may have trained the new ones */
+    lk_pretrained_resize(x->p, lk_tokenizer_size(x->tokenizer));
+  if (lk_error(x->ctx, NULL) || load_adapters(x)) return lk_error(x->ctx, NULL);
   if (x->tokenizer) x->stream = lk_text_stream_new(x->ctx, x->tokenizer, s->stop);
   x->generator = lk_generator_new(x->p, &o);
   print_warnings(x->ctx);

@@ -36,7 +36,7 @@ double run_now(void) {
 
 /* The largest value so far; infinities and NaN count as the largest. */
 static void look_for_largest(const lk_param *p, const lk_param **worst, double *largest) {
-  for (int64_t i = 0, n = lk_param_count(p); i < n && !(*worst && !isfinite(*largest)); i++) {
+  for (int64_t i = 0, n = p->value.p ? lk_param_count(p) : 0; i < n && !(*worst && !isfinite(*largest)); i++) {
     double x = fabs(lk_view_get(&p->value, i));
     if (*worst && x <= *largest) continue;
     *worst = p;

@@ -89,6 +89,7 @@ typedef struct run_options {
   int bias;                    /* lk_bias_mode */
   int base_dtype;              /* lk_quant_kind of the frozen weights of linear layers */
   int double_quant;            /* and of int8 and nf4 the scales too */
+  int bf16_products;           /* with those in bf16: lk_ctx_bf16_products was called */
   /* how: AdamW, cross-entropy */
   int64_t epochs, batch, accumulate; /* accumulate: number of parts in which each batch is computed */
   double lr;                         /* 0: run_lr */

@@ -6,18 +6,18 @@
 static const char *text(const char *s) { return s ? s : ""; }
 
 char *run_note(run_task *t, const run_options *o) {
-  return lk_sprintf(
-      t->ctx,
-      "method=%s; targets=%s; exclude=%s; layers=%s; rank-pattern=%s; alpha-pattern=%s; "
-      "modules-to-save=%s; bias=%d; base-dtype=%s%s; epochs=%lld; batch=%lld; accumulate=%lld; lr=%.17g; schedule=%d; "
-      "warmup=%.17g; weight-decay=%.17g; clip=%.17g; smoothing=%.17g; augment=%.17g; loraplus=%.17g; "
-      "sample=%.17g; warm-epochs=%lld; %s=%lld with checksum %016llx",
-      run_method_name(o), text(o->targets), text(o->exclude), text(o->layers), text(o->rank_pattern),
-      text(o->alpha_pattern), text(o->modules_to_save), o->bias, lk_quant_name((lk_quant_kind)o->base_dtype),
-      o->double_quant ? " doubled" : "", (long long)o->epochs, (long long)o->batch, (long long)o->accumulate, run_lr(o),
-      o->schedule, o->warmup, o->weight_decay, o->clip, o->smoothing, o->augment, o->loraplus, o->sample,
-      (long long)o->warm_epochs, t->class->unit, (long long)t->class->examples(t, RUN_TRAIN),
-      (unsigned long long)t->class->fingerprint(t));
+  return lk_sprintf(t->ctx,
+                    "method=%s; targets=%s; exclude=%s; layers=%s; rank-pattern=%s; alpha-pattern=%s; "
+                    "modules-to-save=%s; bias=%d; base-dtype=%s%s%s; epochs=%lld; batch=%lld; accumulate=%lld; "
+                    "lr=%.17g; schedule=%d; warmup=%.17g; weight-decay=%.17g; clip=%.17g; smoothing=%.17g; "
+                    "augment=%.17g; loraplus=%.17g; sample=%.17g; warm-epochs=%lld; %s=%lld with checksum %016llx",
+                    run_method_name(o), text(o->targets), text(o->exclude), text(o->layers), text(o->rank_pattern),
+                    text(o->alpha_pattern), text(o->modules_to_save), o->bias,
+                    lk_quant_name((lk_quant_kind)o->base_dtype), o->double_quant ? " doubled" : "",
+                    o->bf16_products ? " bf16-products" : "", (long long)o->epochs, (long long)o->batch,
+                    (long long)o->accumulate, run_lr(o), o->schedule, o->warmup, o->weight_decay, o->clip, o->smoothing,
+                    o->augment, o->loraplus, o->sample, (long long)o->warm_epochs, t->class->unit,
+                    (long long)t->class->examples(t, RUN_TRAIN), (unsigned long long)t->class->fingerprint(t));
 }
 
 int run_resumes(lk_ctx *ctx, const run_options *o) {

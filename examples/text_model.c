@@ -46,6 +46,16 @@ static lk_tokenizer *open_tokenizer(lk_ctx *ctx, const char *directory) {
   return k;
 }
 
+/* New tokens train with the embedding only. */
+static lk_status add_tokens(text_model *m, const char *directory) {
+  int64_t n = lk_tokenizer_size(m->tokenizer);
+  lk_warn(m->ctx,
+          "%s: the tokenizer has %lld tokens, the model %lld: the new ones begin as the mean of the others; "
+          "--modules-to-save %s trains them",
+          directory, (long long)n, (long long)m->p->vocabulary, m->p->words->module.name);
+  return lk_pretrained_resize(m->p, n);
+}
+
 static const char *find_head(lk_model *model) {
   static const char *const names[] = {"classifier", "score"};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
@@ -61,9 +71,7 @@ lk_status text_open(lk_ctx *ctx, const char *directory, const text_source *s, in
   if (m->model) m->p = lk_pretrained_open(m->model, directory, &options);
   if (m->p) m->head = find_head(m->model);
   if (m->p && !(model_flags & LK_SHAPES_ONLY)) m->tokenizer = open_tokenizer(ctx, directory);
-  if (m->tokenizer && lk_tokenizer_size(m->tokenizer) > m->p->vocabulary)
-    lk_fail(ctx, LK_EFORMAT, "%s: the tokenizer has %lld tokens, the model %lld", directory,
-            (long long)lk_tokenizer_size(m->tokenizer), (long long)m->p->vocabulary);
+  if (m->tokenizer && lk_tokenizer_size(m->tokenizer) > m->p->vocabulary) add_tokens(m, directory);
   if (lk_error(ctx, NULL)) text_close(m);
   return lk_error(ctx, NULL);
 }

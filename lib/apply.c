@@ -137,6 +137,7 @@ static void init_call(lk_tape *t, lk_frame *f, const lk_node *n) {
 int lk_frame_bind(lk_tape *t, uint32_t id, lk_frame *f, int back) {
   const lk_node *n = &t->nodes[id];
   uint32_t reads = back ? n->reads & ~t->hide : UINT32_MAX;
+  if (lk_remake(t, n, reads)) return -1;
   init_call(t, f, n);
   f->id = id;
   t->where = n->scope;
@@ -331,7 +332,7 @@ static void pin_reads(lk_tape *t, lk_node *n) {
     if (i || !(flags & LK_OP_INPLACE)) r->used = 1;
     if (reads) r->lock = 1;
     if (root < first) r->pins += (uint32_t)(reads + (t->redo != 0));
-    if (r->param && !r->param_seen && (reads || t->redo)) {
+    if (r->param && !r->param_seen && (reads || t->redo || flags & LK_OP_CHEAP)) {
       r->param_seen = 1;
       r->param_version = r->param->version;
     }

@@ -63,7 +63,7 @@ typedef struct lk_node {
   uint32_t version; /* of the root when this handle was made */
   uint32_t reads, want;
   uint8_t nin, needs, leaf, done;
-  uint8_t kept; /* lk_keep: visible until reset */
+  uint8_t kept; /* LK_KEPT, LK_NOTED: visible until reset */
   size_t off;   /* bytes from the root's memory, and from its gradient */
   lk_view v;    /* shape and strides; the memory is root->mem + off */
   uint32_t seq;
@@ -81,11 +81,13 @@ typedef struct lk_node {
   uint8_t redo;           /* REDO_* below; REDO_SAVED also of others */
   uint8_t lock;           /* a recorded backward or a replay will read it: must not be changed in place */
   uint8_t used;           /* some op took it as an input */
+  uint8_t remade;         /* cheap, was let go and made again: it stays until its last reader */
   uint8_t param_seen;     /* param_version is set */
   lk_param *param;        /* a leaf's parameter, or NULL */
   uint32_t param_version; /* when first read by what backward or a replay will run */
 } lk_node;
 
+enum { LK_KEPT = 1, LK_NOTED = 2 }; /* by lk_keep; by a note or side input, which lk_drop leaves */
 enum { REDO_ROOT = 1, REDO_SAVED = 2, REDO_THERE = 4 };
 
 typedef struct lk_scope {
@@ -195,5 +197,7 @@ int lk_view_expand(lk_view *v, const lk_view *shape); /* 1 if that changed the s
 int lk_scopes_reset(lk_tape *t);
 void lk_recompute_close(lk_tape *t, lk_scope *s);
 lk_status lk_recompute_replay(lk_tape *t, lk_scope *s);
+int lk_can_remake(lk_tape *t, const lk_node *root); /* may its memory go though a backward will read it? */
+int lk_remake(lk_tape *t, const lk_node *reader, uint32_t reads); /* what of its inputs and result was let go */
 
 #endif

@@ -59,6 +59,7 @@ op_sources = \
   %D%/ops/rms_norm.c \
   %D%/ops/rotary.c \
   %D%/ops/scalar.c \
+  %D%/ops/scale_shift.c \
   %D%/ops/scatter_rows.c \
   %D%/ops/slice.c \
   %D%/ops/softmax.c \

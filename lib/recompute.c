@@ -1,4 +1,4 @@
-/* recompute.c: scopes that keep nothing inside and are run again in backward.
+/* recompute.c: scopes that keep nothing inside and are run again in backward; values of cheap ops, alike.
  *
  * Inside such a scope whatever is used from outside is pinned.  At its end: mark backwards what a replay must make
  * again, and unpin what that does not need.  In backward: run the marked nodes, each value freed after its last
@@ -6,6 +6,8 @@
 #include "internal.h"
 
 #include <assert.h>
+
+/* ---- scopes ---- */
 
 static int inside(lk_tape *t, const lk_scope *s, uint32_t id) { return t->nodes[id].root >= s->first; }
 
@@ -82,6 +84,7 @@ static int run(lk_tape *t, uint32_t id) {
     lk_scratch_release(t);
     return -1;
   }
+  f.dry = !f.c.want; /* as when it ran first: no backward will ask for its saved block */
   for (int i = 0; i < f.c.nin; i++) assert(f.x[i].p);
   t->replayed++;
   return lk_frame_forward(t, &f);
@@ -100,4 +103,46 @@ lk_status lk_recompute_replay(lk_tape *t, lk_scope *s) {
   }
   s->flags &= ~LK_SCOPE_RECOMPUTE;
   return LK_OK;
+}
+
+/* ---- single values of cheap ops ---- */
+
+enum { LEAST = 1 << 16 }; /* bytes below which letting go is not worth the while; not so in checks */
+
+int lk_can_remake(lk_tape *t, const lk_node *r) {
+  if (!(r->op->flags & LK_OP_CHEAP) || r->size < (t->pool.poison ? 1 : LEAST)) return 0;
+  if (!r->want || r->done || r->remade || r->changes || r->redo & REDO_ROOT) return 0;
+  for (int i = 0; i < r->nin; i++) { /* what it is made of stays, for its own backward */
+    const lk_node *q = lk_root(t, r->in[i]);
+    if (!q->leaf && (!(r->reads & LK_X(i)) || q->op->flags & LK_OP_CHEAP)) return 0;
+  }
+  return 1;
+}
+
+static int remake(lk_tape *t, uint32_t id) {
+  char text[600];
+  lk_node *n = &t->nodes[id];
+  if (n->done) {
+    lk_node_describe(t, id, text, sizeof text);
+    return (int)lk_fail(t->ctx, LK_EARG, "backward: went through %s before; add the losses, or go forward again", text);
+  }
+  n->remade = 1;
+  uint32_t where = t->where;
+  lk_frame f;
+  if (!(n->mem = lk_pool_get(&t->pool, n->size))) return -1;
+  if (lk_frame_bind(t, id, &f, 0) || lk_frame_versions(t, &f, UINT32_MAX)) return -1;
+  f.dry = 1; /* its saved block is there */
+  int bad = lk_frame_forward(t, &f);
+  t->where = where;
+  return bad;
+}
+
+int lk_remake(lk_tape *t, const lk_node *reader, uint32_t reads) {
+  for (int i = 0; i <= reader->nin; i++) {
+    uint32_t id = i < reader->nin ? t->nodes[reader->in[i]].root : reader->root;
+    const lk_node *r = &t->nodes[id];
+    if (!(reads & (i < reader->nin ? LK_X(i) : LK_Y))) continue;
+    if (!r->mem && r->size && r->op->flags & LK_OP_CHEAP && remake(t, id)) return -1;
+  }
+  return 0;
 }

@@ -152,7 +152,7 @@ lk_tensor lk_scope_end(lk_tape *t, uint32_t scope, lk_tensor result) {
 
 void lk_drop(lk_tape *t, lk_tensor x) {
   lk_node *n = t && !t->ctx->status ? lk_node_get(t, x, "drop", 0) : NULL;
-  if (!n) return;
+  if (!n || n->kept & LK_NOTED) return;
   n->kept = 0;
   lk_node_unlist(t, x.id);
   lk_node_own(t, x.id, 0);
@@ -161,7 +161,7 @@ void lk_drop(lk_tape *t, lk_tensor x) {
 void lk_keep(lk_tape *t, lk_tensor x) {
   lk_node *n = t && !t->ctx->status ? lk_node_get(t, x, "keep", 0) : NULL;
   if (!n) return;
-  n->kept = 1;
+  n->kept |= LK_KEPT;
   lk_node_unlist(t, x.id);
   lk_node_own(t, x.id, 1);
 }

@@ -150,6 +150,7 @@ static void put_side(lk_tape *t, uint64_t hash, lk_tensor value) {
     s = &t->sides[t->nside++];
   }
   lk_keep(t, value);
+  t->nodes[value.id].kept |= LK_NOTED;
   *s = (lk_side_value){hash, value};
 }
 
@@ -246,7 +247,7 @@ lk_node *lk_node_get(lk_tape *t, lk_tensor x, const char *who, int argument) {
 }
 
 void lk_node_settle(lk_tape *t, lk_node *r) {
-  if (r->holds || r->pins || r->leaf || !r->mem) return;
+  if (r->holds || r->leaf || !r->mem || (r->pins && !lk_can_remake(t, r))) return;
   lk_pool_put(&t->pool, r->mem, r->size);
   r->mem = NULL;
 }
@@ -361,8 +362,10 @@ lk_tensor lk_leaf(lk_tape *t, const lk_view *v, void *grad) {
   return push_leaf(t, v, grad, NULL);
 }
 
+/* A copy that stands in for a parameter does not do so for those that are tied to it. */
 static lk_param *resolve(lk_param *p) {
-  while (p && (p->stand_in || p->alias)) p = p->stand_in ? p->stand_in : p->alias;
+  if (p && p->stand_in) return p->stand_in;
+  while (p && p->alias) p = p->alias;
   return p;
 }
 

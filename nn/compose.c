@@ -46,8 +46,6 @@ lk_tensor lk_plus(lk_tape *t, lk_tensor y, lk_tensor d) {
   return lk_is_nil(d) ? y : lk_add(t, y, d);
 }
 
-static int same(lk_tensor a, lk_tensor b) { return a.id == b.id && a.gen == b.gen; }
-
 /* Can it do without forming its weight in this pass? */
 static int has_twin(const lk_at *a, const lk_tape *t) {
   const lk_adapter_class *k = a->method->cls;
@@ -100,14 +98,19 @@ lk_status lk_chain_weight(lk_at *chain, lk_tape *t, lk_tensor *W, lk_tensor *b) 
   return fold(chain, NULL, t, W, b);
 }
 
+static int same(lk_tensor a, lk_tensor b) { return a.id == b.id && a.gen == b.gen; }
+
 /* y with the deltas and outputs from `a` on.  A delta may change y in place if it is `ours`: nobody else reads it, as the
- * backward of an adapter that returned it may have to. */
-static lk_tensor continue_chain(lk_at *a, lk_tape *t, lk_tensor x, lk_tensor y, int ours) {
+ * backward of an adapter that returned it may have to.  base: what the layer makes of x; nil: y is something else. */
+static lk_tensor continue_chain(lk_at *a, lk_tape *t, lk_tensor x, lk_tensor y, lk_tensor base, int ours) {
   for (; a; a = a->next) {
     const lk_adapter_class *k = a->method->cls;
     uint32_t scope = lk_scope_begin(t, k->name, 0);
-    if (k->delta) y = ours ? k->delta(a, t, x, y) : lk_plus(t, y, k->delta(a, t, x, lk_nil()));
+    int lends = a->inner && !lk_is_nil(base) && same(y, base) && !only_deltas(a->inner, t);
+    if (lends) a->base = base;
+    if (k->delta) y = ours && !lends ? k->delta(a, t, x, y) : lk_plus(t, y, k->delta(a, t, x, lk_nil()));
     if (k->output) y = k->output(a, t, x, y);
+    a->base = lk_nil();
     ours = ours && !k->output;
     y = lk_scope_end(t, scope, y);
   }
@@ -126,21 +129,25 @@ static lk_tensor chain_output(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor b
   lk_at *last = last_weight(chain, t);
   if (!last) {
     lk_tensor from = base_input(chain, t, x);
-    if (!lk_is_nil(base) && same(from, x)) return continue_chain(chain, t, x, base, 0);
-    return continue_chain(chain, t, x, lk_site_plain(s, t, from), 1);
+    int reads_x = same(from, x), given = reads_x && !lk_is_nil(base);
+    lk_tensor y = given ? base : lk_site_plain(s, t, from);
+    return continue_chain(chain, t, x, y, reads_x ? y : lk_nil(), !given);
   }
   lk_tensor W = lk_site_weight(s, t), b = lk_site_bias(s, t);
   if (fold(chain, last, t, &W, &b)) return lk_nil();
-  return continue_chain(last->next, t, x, lk_site_base(s, t, x, W, b), 1);
+  return continue_chain(last->next, t, x, lk_site_base(s, t, x, W, b), lk_nil(), 1);
 }
-
-int lk_chain_reads_base(const lk_at *chain, const lk_tape *t) { return !only_deltas(chain, t); }
 
 lk_tensor lk_chain_delta_from(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor base, lk_tensor y) {
   if (!chain) return y;
-  if (!lk_chain_reads_base(chain, t)) return continue_chain(chain, t, x, y, !lk_is_nil(y));
+  if (only_deltas(chain, t)) return continue_chain(chain, t, x, y, base, !lk_is_nil(y));
   if (lk_is_nil(base)) base = lk_site_plain(chain->site, t, x);
   return lk_plus(t, y, lk_sub(t, chain_output(chain, t, x, base), base));
+}
+
+lk_tensor lk_at_base(lk_at *wrapper, lk_tape *t, lk_tensor x, lk_tensor from) {
+  if (only_deltas(wrapper->inner, t)) return lk_nil();
+  return same(x, from) && !lk_is_nil(wrapper->base) ? wrapper->base : lk_site_plain(wrapper->site, t, from);
 }
 
 lk_tensor lk_chain_delta(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor y) {
@@ -185,13 +192,14 @@ static lk_tensor several(lk_site *s, lk_tape *t, lk_tensor x) {
 
 /* The slices of x whose adapter is number i, as an index; nil: none. */
 static lk_tensor samples_of(lk_tape *t, const lk_view *ids, int64_t i) {
-  lk_tensor index = lk_nil();
   int64_t n = ids->shape[0], found = 0;
-  int64_t *list = lk_alloc_array(lk_tape_ctx(t), (size_t)n + 1, sizeof *list);
-  for (int64_t k = 0; list && k < n; k++)
-    if (lk_view_get(ids, k) == (double)i) list[found++] = k;
-  if (list && found) index = lk_input(t, LK_I64, 1, &found, list);
-  lk_free(lk_tape_ctx(t), list);
+  lk_view list;
+  for (int64_t k = 0; k < n; k++) found += lk_view_get(ids, k) == (double)i;
+  lk_tensor index = found ? lk_input(t, LK_I64, 1, &found, NULL) : lk_nil();
+  if (!found || lk_get(t, index, &list)) return lk_nil();
+  int64_t *to = list.p;
+  for (int64_t k = 0; k < n; k++)
+    if (lk_view_get(ids, k) == (double)i) *to++ = k;
   return index;
 }
 

@@ -55,6 +55,7 @@ model_sources = \
   %D%/models/labels.h \
   %D%/models/llama.c \
   %D%/models/pretrained.c \
+  %D%/models/resize.c \
   %D%/models/rope.c \
   %D%/models/rope.h \
   %D%/models/vit.c \

@@ -118,7 +118,7 @@ static int excluded(lk_ctx *c, const lk_attach_options *o, const lk_module *m) {
 
 static int hits(lk_ctx *c, const lk_attach_options *o, const char *pattern, lk_site *site) {
   const lk_module *m = site->module;
-  if (is_all_linear(pattern)) return site->kind == LK_SITE_LINEAR && layer_wanted(o, m->path);
+  if (is_all_linear(pattern)) return site->kind == LK_SITE_LINEAR && !site->head && layer_wanted(o, m->path);
   if (!lk_match_module(c, pattern, m)) return 0;
   int exact = !strcmp(pattern, m->path) || (m->also && !strcmp(pattern, m->also)) || !strncmp(pattern, "re:", 3);
   return exact || layer_wanted(o, m->path) || (m->also && layer_wanted(o, m->also));

@@ -11,9 +11,10 @@
 /* New values of one parameter. */
 struct lk_merged {
   lk_param *param;
-  lk_site *site;  /* whose weight it is, or NULL */
-  lk_site *bears; /* the site that has no bias and gets this one while merged, or NULL */
-  lk_view before; /* what param->value was */
+  lk_site *site;   /* whose weight it is, or NULL */
+  lk_site *bears;  /* the site that has no bias and gets this one while merged, or NULL */
+  lk_view before;  /* what param->value was */
+  lk_param *alias; /* and param->alias: whatever is merged has a value of its own */
   int before_owned;
   lk_view after;
   lk_merged *next;
@@ -41,13 +42,6 @@ static lk_status check_chain(lk_ctx *c, lk_at *chain) {
   return LK_OK;
 }
 
-static lk_status refuse_tied(lk_ctx *c, const lk_site *s) {
-  return lk_fail(c, LK_EARG,
-                 "merge: the head computes with the weight of %s too, which adapters there leave alone; merging "
-                 "would change the head",
-                 s->module->path);
-}
-
 /* ---- one site ---- */
 
 static lk_tensor weighted_change(lk_tape *t, lk_tensor total, lk_tensor from, lk_tensor to, double w) {
@@ -73,13 +67,16 @@ static lk_status fold_site(merging *m, lk_site *s, lk_tensor *W, lk_tensor *b) {
   return lk_error(m->ctx, NULL);
 }
 
+/* Where the parameter's values are. */
+static const lk_view *values_of(const lk_param *p) { return p->alias ? &p->alias->value : &p->value; }
+
 /* Notes the values that a parameter shall have: copied, in its own layout and dtype, checked to be finite. */
 static lk_status plan(merging *m, lk_param *p, lk_site *weight_of, lk_view value) {
   lk_merged *e = lk_alloc(m->ctx, sizeof *e);
   if (!e) return lk_error(m->ctx, NULL);
   *e = (lk_merged){.param = p, .site = weight_of, .next = m->list};
   m->list = e;
-  lk_view_init(&e->after, p->value.dtype, p->value.ndim, p->value.shape);
+  lk_view_init(&e->after, values_of(p)->dtype, p->value.ndim, p->value.shape);
   e->after.p = lk_alloc(m->ctx, lk_view_bytes(&e->after));
   if (!e->after.p) return lk_error(m->ctx, NULL);
   lk_view to = e->after;
@@ -119,10 +116,6 @@ static lk_status plan_site(merging *m, lk_site *s) {
     if (check_chain(m->ctx, chain)) return lk_error(m->ctx, NULL);
   }
   if (!adapted) return LK_OK;
-  if (s->tied) return refuse_tied(m->ctx, s);
-  if (s->weight->alias)
-    return lk_fail(m->ctx, LK_EARG, "merge: the weight of %s is shared with %s; merging would part them",
-                   s->module->path, s->weight->alias->name);
   lk_tape_reset(m->t);
   if (fold_site(m, s, &W, &b) || lk_get(m->t, W, &v) || plan(m, s->weight, s, v)) return lk_error(m->ctx, NULL);
   if (lk_is_nil(b) || lk_get(m->t, b, &v)) return lk_error(m->ctx, NULL);
@@ -131,18 +124,28 @@ static lk_status plan_site(merging *m, lk_site *s) {
   return lk_error(m->ctx, NULL);
 }
 
+static int is_planned(const merging *m, const lk_param *p) {
+  for (const lk_merged *e = m->list; e; e = e->next)
+    if (e->param == p) return 1;
+  return 0;
+}
+
 /* Copies that stand in for other parameters (a site's own bias is merged with the site). */
 static lk_status plan_stand_ins(merging *m) {
   for (size_t i = 0; i < m->model->nactive; i++)
     for (lk_param *p = m->model->active[i]->stand_ins; p; p = p->next) {
-      const lk_param *base = p->owner;
-      const lk_site *site = ((lk_module *)base->owner)->site;
-      int planned = 0;
-      if (site && site->tied && site->weight == base) return refuse_tied(m->ctx, site);
-      for (lk_merged *e = m->list; e; e = e->next) planned |= e->param == p->owner;
-      if (!planned && plan(m, p->owner, NULL, p->value)) return lk_error(m->ctx, NULL);
+      if (!is_planned(m, p->owner) && plan(m, p->owner, NULL, p->value)) return lk_error(m->ctx, NULL);
     }
   return LK_OK;
+}
+
+/* A head that is tied to what is merged keeps the values that adapters there left alone: it gets them for its own. */
+static lk_status plan_parting(merging *m) {
+  for (lk_param *p = NULL; (p = lk_param_walk(m->model, p));) {
+    if (!p->alias || !is_planned(m, p->alias) || is_planned(m, p)) continue;
+    if (plan(m, p, NULL, *values_of(p))) break;
+  }
+  return lk_error(m->ctx, NULL);
 }
 
 /* ---- all of them ---- */
@@ -187,7 +190,7 @@ static lk_status measure_all(const merging *m, lk_merge_report *r) {
   for (const lk_merged *e = m->list; e && !lk_error(m->ctx, NULL); e = e->next) {
     r->sites += e->site != NULL;
     if (e->site && lk_site_is_coded(e->site)) measure_coded(e, r);
-    else if (e->site) measure(e, &e->param->value, r);
+    else if (e->site) measure(e, values_of(e->param), r);
   }
   return lk_error(m->ctx, NULL);
 }
@@ -205,6 +208,7 @@ void lk_merge_undo(lk_model *model) {
     lk_free(model->root.ctx, e->param->value.p);
     e->param->value = e->before;
     e->param->owned = e->before_owned;
+    e->param->alias = e->alias;
     lk_param_touch(e->param);
     if (e->site) e->site->merged = 0;
     if (e->bears) link_bias(e, 0);
@@ -225,7 +229,7 @@ lk_status lk_merge(lk_model *model, lk_merge_report *report) {
   lk_tape_in_double(m.t, 1);
   for (lk_module *k = &model->root; k && !lk_error(m.ctx, NULL); k = lk_module_walk(&model->root, k))
     if (k->site) plan_site(&m, k->site);
-  if (!lk_error(m.ctx, NULL)) plan_stand_ins(&m);
+  if (!lk_error(m.ctx, NULL) && !plan_stand_ins(&m)) plan_parting(&m);
   lk_tape_free(m.t);
   if (lk_error(m.ctx, NULL) || measure_all(&m, &r)) {
     free_list(m.ctx, m.list, 1);
@@ -234,6 +238,8 @@ lk_status lk_merge(lk_model *model, lk_merge_report *report) {
   for (lk_merged *e = m.list; e; e = e->next) {
     e->before = e->param->value;
     e->before_owned = e->param->owned;
+    e->alias = e->param->alias;
+    e->param->alias = NULL;
     e->param->value = e->after;
     e->param->owned = 1;
     lk_param_touch(e->param);
@@ -264,4 +270,10 @@ lk_status lk_merge_check_bias(const lk_model *model, const char *who) {
   if (!first || lk_error(c, NULL)) return lk_error(c, NULL);
   return lk_fail(c, LK_EARG, "%s: merging gave %s a bias, which models of its type have not; save the adapter instead",
                  who, first->module->path);
+}
+
+const lk_param *lk_merge_parted(const lk_model *model) {
+  for (const lk_merged *e = model->merge; e; e = e->next)
+    if (e->alias) return e->param;
+  return NULL;
 }

@@ -26,6 +26,7 @@ struct lk_model {
   /* Beginnings of paths of HuggingFace's modules that the model does without: adapters' tensors there are not read. */
   const char *const *aside;
   const char *task_type; /* PEFT's name of the model's task, or NULL */
+  lk_param *resized[2];  /* weights with other rows than in the model's file: adapters carry them; NULL: none */
 };
 
 /* file_error.c */
@@ -92,5 +93,6 @@ void lk_site_restore(lk_site *site);                         /* site.c: takes lk
 void lk_merge_undo(lk_model *model);                         /* merge.c */
 /* Refuses a model in which a site has a bias only since merging. */
 lk_status lk_merge_check_bias(const lk_model *model, const char *who);
+const lk_param *lk_merge_parted(const lk_model *model); /* was tied before merging and is not now; NULL: none */
 
 #endif

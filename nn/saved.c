@@ -7,6 +7,7 @@
 static lk_status copy(lk_adapter *a, lk_param *p) {
   lk_ctx *c = p->ctx;
   const lk_site *site = ((lk_module *)p->owner)->site;
+  const lk_param *from = p->alias ? p->alias : p;
   int coded = site && site->weight == p && lk_site_is_coded(site);
   for (const lk_param *s = a->stand_ins; s; s = s->next)
     if (s->owner == p) return LK_OK;
@@ -14,13 +15,13 @@ static lk_status copy(lk_adapter *a, lk_param *p) {
   char *name = lk_sprintf(c, "%s%s%s", p->name, is_default ? "" : "@", is_default ? "" : a->name);
   if (!name) return lk_error(c, NULL);
   lk_dtype dtype = lk_model_dtype(a->model); /* also where the original is stored in half */
-  lk_param *s = p->value.p || coded ? lk_param_new(c, name, LK_TRAINED, dtype, p->value.ndim, p->value.shape)
-                                    : lk_param_new_shape(c, name, LK_TRAINED, dtype, p->value.ndim, p->value.shape);
+  lk_param *s = from->value.p || coded ? lk_param_new(c, name, LK_TRAINED, dtype, p->value.ndim, p->value.shape)
+                                       : lk_param_new_shape(c, name, LK_TRAINED, dtype, p->value.ndim, p->value.shape);
   lk_free(c, name);
   if (!s) return lk_error(c, NULL);
   s->owner = p;
   lk_view to = coded && site->fan_in_fan_out ? lk_view_turned(s->value) : s->value;
-  if (p->value.p) lk_view_copy(&s->value, &p->value);
+  if (from->value.p) lk_view_copy(&s->value, &from->value);
   else if (coded && lk_site_read(site, &to)) return lk_param_free(s), lk_error(c, NULL);
   lk_param **end = &a->stand_ins;
   while (*end) end = &(*end)->next;

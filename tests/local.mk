@@ -18,6 +18,7 @@ test_scripts = \
   %D%/symbols.sh \
   %D%/test_compare.sh \
   %D%/test_finetune.sh \
+  %D%/test_finetune_files.sh \
   %D%/test_finetune_texts.sh
 
 test_headers = \
@@ -25,6 +26,7 @@ test_headers = \
   %D%/adapter_suite.h \
   %D%/adapters.h \
   %D%/alloc.h \
+  %D%/cost.h \
   %D%/drop_net.h \
   %D%/files.h \
   %D%/io_suite.h \
@@ -102,9 +104,10 @@ check_PROGRAMS += $(fuzzers)
 %C%_fuzz_fuzz_tokenizer_SOURCES = %D%/fuzz/fuzz_tokenizer.c $(fuzz_driver)
 
 noinst_PROGRAMS += $(tools)
-check_PROGRAMS += %D%/catalogue
+check_PROGRAMS += %D%/catalogue %D%/draw_images
+%C%_draw_images_LDADD = $(JPEG_LIBS)
 TESTS += $(test_scripts) $(suites)
-EXTRA_DIST += $(test_scripts) $(test_headers) %D%/installcheck.sh %D%/valgrind.supp %D%/golden
+EXTRA_DIST += $(test_scripts) $(test_headers) %D%/finetune.sh %D%/installcheck.sh %D%/valgrind.supp %D%/golden
 
 # (Make's own rule would build a file from golden.sh over this directory.)
 %D%/golden: ;
@@ -115,11 +118,14 @@ suites = \
   %D%/test_active \
   %D%/test_adapters \
   %D%/test_attach \
+  %D%/test_bf16 \
   %D%/test_budget \
+  %D%/test_bytes \
   %D%/test_cache \
   %D%/test_combine \
   %D%/test_compose \
   %D%/test_core \
+  %D%/test_cost \
   %D%/test_data \
   %D%/test_export \
   %D%/test_empty \
@@ -165,19 +171,24 @@ suites = \
   %D%/test_tokenizer \
   %D%/test_tools \
   %D%/test_vit \
-  %D%/test_vit_files
+  %D%/test_vocabulary \
+  %D%/test_vit_files \
+  %D%/test_warm
 check_PROGRAMS += $(suites)
 %C%_test_active_LDADD = $(suite_libs)
 %C%_test_adalora_LDADD = $(suite_libs)
 %C%_test_adapters_LDADD = $(suite_libs)
 %C%_test_attach_LDADD = $(suite_libs)
+%C%_test_bf16_LDADD = $(suite_libs)
 %C%_test_budget_LDADD = $(suite_libs)
+%C%_test_bytes_LDADD = $(suite_libs)
 %C%_test_cache_LDADD = $(suite_libs)
 %C%_test_generate_LDADD = $(suite_libs)
 %C%_test_generate_program_LDADD = $(suite_libs)
 %C%_test_combine_LDADD = $(suite_libs)
 %C%_test_compose_LDADD = $(suite_libs)
 %C%_test_core_LDADD = $(suite_libs)
+%C%_test_cost_LDADD = $(suite_libs)
 %C%_test_data_LDADD = $(suite_libs)
 %C%_test_export_LDADD = $(suite_libs)
 %C%_test_empty_LDADD = $(suite_libs)
@@ -222,6 +233,8 @@ check_PROGRAMS += $(suites)
 %C%_test_tools_LDADD = $(suite_libs)
 %C%_test_vit_LDADD = $(suite_libs)
 %C%_test_vit_files_LDADD = $(suite_libs)
+%C%_test_vocabulary_LDADD = $(suite_libs)
+%C%_test_warm_LDADD = $(suite_libs)
 # The one test of a header of lib/.
 %C%_test_real_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/lib
 suite_libs = liblorikeet.la $(CHECK_LIBS)

@@ -1,22 +1,9 @@
 #!/bin/sh
 # test_finetune.sh: the program finetune: counts, training, resuming, killing, merging, judging, and what it refuses.
-set -u
-finetune=${builddir:-.}/examples/finetune
+test=test_finetune.sh
+. "${srcdir:-.}/tests/finetune.sh"
 counts=${srcdir:-.}/tests/golden/counts
-work=$(mktemp -d test.XXXXXX) || exit 99
-trap 'rm -rf "$work"' EXIT
 tab=$(printf '\t')
-failed=0
-
-complain() {
-  echo "test_finetune.sh: $*" >&2
-  failed=1
-}
-
-# quietly ARGUMENTS...: a run that must succeed; what it says is in $work/out and $work/err
-quietly() {
-  "$finetune" "$@" > "$work/out" 2> "$work/err" || complain "finetune $*: $(tail -n 3 "$work/err")"
-}
 
 # says WORDS ARGUMENTS...: a run that must succeed and print the words
 says() {
@@ -25,25 +12,6 @@ says() {
   quietly "$@"
   grep -q -e "$words" "$work/out" || complain "finetune $*: no '$words' in what it prints"
 }
-
-# refuses WORDS ARGUMENTS...: exit status 1, nothing on stdout, and one sentence with the words on stderr
-refuses() {
-  words=$1
-  shift
-  "$finetune" "$@" > "$work/out" 2> "$work/err"
-  status=$?
-  said=$(grep '^finetune: ' "$work/err" | grep -v '^finetune: warning: ')
-  [ $status = 1 ] || complain "finetune $*: exit status $status, not 1"
-  [ -s "$work/out" ] && complain "finetune $*: something on stdout: $(cat "$work/out")"
-  [ "$(echo "$said" | wc -l)" = 1 ] || complain "finetune $*: more than one sentence: $said"
-  case $said in
-    *"$words"*) ;;
-    *) complain "finetune $*: should say '$words': $said" ;;
-  esac
-}
-
-# field NAME: of the JSON object in $work/out
-field() { tail -n 1 "$work/out" | sed -n 's/.*"'"$1"'":\([^,}]*\).*/\1/p'; }
 
 # ---- what needs no training ----
 

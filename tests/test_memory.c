@@ -207,6 +207,63 @@ START_TEST(test_peak_grows_linearly) {
 }
 END_TEST
 
+/* loss of linear(layer_norm(gelu(linear(x)))), whose second and third values can be made again; returns the bytes that
+ * live between forward and backward. */
+static size_t cheap_pass(lk_param *const p[4], int keep, uint64_t *bits) {
+  const int64_t shape[] = {128, 160};
+  lk_tape_reset(t);
+  uint32_t scope = lk_scope_begin(t, "net", 0);
+  lk_tensor h = lk_linear(t, lk_input(t, LK_F32, 2, shape, NULL), lk_use(t, p[0]), lk_use(t, p[1]));
+  lk_tensor g = lk_gelu(t, h), y = lk_layer_norm(t, g, lk_use(t, p[2]), lk_use(t, p[1]), 1e-5);
+  if (keep) lk_keep(t, g), lk_keep(t, y);
+  y = lk_linear(t, y, lk_use(t, p[3]), lk_nil());
+  lk_tensor loss = lk_scope_end(t, scope, lk_mean(t, lk_mul(t, y, y), 2, (int[]){0, 1}, 0));
+  size_t live = lk_tape_statistics(t).live;
+  for (int i = 0; i < 4; i++) lk_param_zero_grad(p[i]);
+  if (!bits) return live;
+  lk_backward(t, loss);
+  ck_fine();
+  *bits = 1;
+  for (int i = 0; i < 4; i++)
+    for (int64_t j = 0; j < lk_param_count(p[i]); j++) {
+      uint32_t b;
+      memcpy(&b, (float *)p[i]->grad + j, sizeof b);
+      *bits = (*bits ^ b) * UINT64_C(0x100000001b3);
+    }
+  return live;
+}
+
+START_TEST(test_cheap_values_are_made_again) {
+  uint64_t kept, remade;
+  lk_param *const p[] = {make_param("W", "160 160", LK_F32), make_param("b", "160", LK_F32),
+                         make_param("g", "160", LK_F32), make_param("V", "8 160", LK_F32)};
+  size_t all = cheap_pass(p, 1, &kept), few = cheap_pass(p, 0, &remade);
+  ck_assert_uint_ge(all - few, 128 * 160 * sizeof(float)); /* gelu goes; what is made of it stays: one deep */
+  ck_assert(kept == remade);
+  cheap_pass(p, 0, NULL);
+  memory.fail_at = memory.calls + 1; /* the pool has room: no allocation, no failure */
+  cheap_pass(p, 0, &remade);
+  memory.fail_at = 0;
+  ck_assert(kept == remade);
+}
+END_TEST
+
+/* A value that is made again sees parameters that its backward alone would not read. */
+START_TEST(test_cheap_values_see_changes) {
+  lk_param *b = make_param("b", "160", LK_F32), *V = make_param("V", "8 160", LK_F32);
+  lk_param *x = make_param("x", "128 160", LK_F32);
+  b->requires_grad = 0;
+  uint32_t scope = lk_scope_begin(t, "net", 0);
+  lk_tensor y = lk_layer_norm(t, lk_use(t, x), lk_nil(), lk_nil(), 1e-5);
+  y = lk_layer_norm(t, lk_scale(t, y, 2), lk_use(t, b), lk_use(t, b), 1e-5);
+  y = lk_linear(t, y, lk_use(t, V), lk_nil());
+  lk_tensor loss = lk_scope_end(t, scope, lk_mean(t, lk_mul(t, y, y), 2, (int[]){0, 1}, 0));
+  lk_param_uniform(b, 0, 1);
+  lk_backward(t, loss);
+  ck_refused(LK_EARG, "parameter b, was changed between forward and backward");
+}
+END_TEST
+
 START_TEST(test_evaluation_needs_one_block) {
   make_stack(&S, ctx, 12, 32, 32, 1);
   lk_no_grad(S.t, 1);
@@ -338,6 +395,8 @@ int main(void) {
   tcase_add_loop_test(tcase, test_gradients_do_not_depend_on_threads, 0, 4);
   tcase_add_test(tcase, test_peak_follows_liveness);
   tcase_add_test(tcase, test_peak_grows_linearly);
+  tcase_add_test(tcase, test_cheap_values_are_made_again);
+  tcase_add_test(tcase, test_cheap_values_see_changes);
   tcase_add_test(tcase, test_evaluation_needs_one_block);
   tcase_add_loop_test(tcase, test_warm_step_allocates_nothing, 0, 6);
   tcase_add_test(tcase, test_changing_sizes_settle);

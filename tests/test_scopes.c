@@ -69,6 +69,20 @@ START_TEST(test_keep_and_drop) {
 }
 END_TEST
 
+/* What was noted is not the caller's to drop. */
+START_TEST(test_drop_what_was_noted) {
+  make_param("p", "3", LK_F64);
+  lk_tensor a = lk_exp(t, use(0)), b = lk_neg(t, a);
+  lk_note(t, &b, "a", a);
+  lk_side(t, "b", b);
+  lk_keep(t, b);
+  lk_drop(t, a);
+  lk_drop(t, b);
+  ck_assert(!lk_is_nil(lk_add(t, lk_noted(t, &b, "a", 0), lk_side_get(t, "b"))));
+  ck_fine();
+}
+END_TEST
+
 /* Dropped handles of parameters come back when the parameter is asked for again. */
 START_TEST(test_drop_parameter) {
   make_param("p", "3", LK_F64);
@@ -486,6 +500,7 @@ int main(void) {
   tcase_add_test(tcase, test_argument_or_parameter_as_result);
   tcase_add_test(tcase, test_parameters_belong_to_the_step);
   tcase_add_test(tcase, test_keep_and_drop);
+  tcase_add_test(tcase, test_drop_what_was_noted);
   tcase_add_test(tcase, test_drop_parameter);
   tcase_add_test(tcase, test_drop_frees_at_once);
   tcase_add_test(tcase, test_forgotten_end_is_named);

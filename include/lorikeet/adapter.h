@@ -41,6 +41,7 @@ struct lk_site {
   int64_t in, out;         /* features; vocabulary and width of an embedding; channels of a convolution */
   int fan_in_fan_out;      /* weight is stored [in, out] */
   int tied;                /* a head computes with the weight too, as it is without adapters */
+  int head;                /* the last layer of a language model, which "all-linear" leaves out, as in PEFT */
   lk_conv2d_options conv;
   lk_site_stack *stacks;
   int merged;
@@ -186,6 +187,7 @@ struct lk_at {
   lk_at *outer;     /* the wrapper that holds it, or NULL */
   int index;        /* which of the wrapper's chains it is in: 0, 1, ... */
   lk_param *params; /* its parameters */
+  lk_tensor base;   /* while delta of a wrapper runs: what the layer makes of x without adapters; nil: not known */
 };
 
 /* A named adapter of a model. */
@@ -253,8 +255,8 @@ LK_API lk_status lk_chain_change(lk_at *chain, lk_tape *t, lk_tensor *W, lk_tens
 LK_API lk_tensor lk_chain_delta(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor y);
 /* The same with what the layer makes of x without adapters, base, if the caller has that already. */
 LK_API lk_tensor lk_chain_delta_from(lk_at *chain, lk_tape *t, lk_tensor x, lk_tensor base, lk_tensor y);
-/* Does the chain need base for what it adds?  (Deltas do not.) */
-LK_API int lk_chain_reads_base(const lk_at *chain, const lk_tape *t);
+/* That base for a wrapper's chains, whose input is to be `from` where delta got x; nil: they do not need it. */
+LK_API lk_tensor lk_at_base(lk_at *wrapper, lk_tape *t, lk_tensor x, lk_tensor from);
 /* y + d; either may be nil. */
 LK_API lk_tensor lk_plus(lk_tape *t, lk_tensor y, lk_tensor d);
 
@@ -375,6 +377,8 @@ LK_API lk_status lk_adapter_load(lk_model *model, const char *name, const char *
 /* Writes the adapter as a plain LoRA in PEFT's format that computes the same (scaling 1, a rank per site): for chains
  * of one method whose change of the weight is exactly low-rank (mlae, neat, adalora, ...). */
 LK_API lk_status lk_adapter_export_lora(lk_model *model, const char *name, const char *dir, const char *base);
+/* Refuses an adapter that lk_adapter_export_lora would refuse: to know it before training. */
+LK_API lk_status lk_adapter_can_export_lora(lk_model *model, const char *name);
 
 /* ---- text ---- */
 /* The catalogue: classes with their options, ranges, defaults and papers; the caller's (lk_free). markdown: as tables. */

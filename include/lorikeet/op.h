@@ -42,7 +42,9 @@ enum {
   LK_OP_INPLACE = 4,     /* shape() sets *y = x[0]; y is x[0], gx[0] is gy; must not lk_save */
   LK_OP_VIEW = 8,        /* shape() sets *y to a window on x[0]; no fwd, no bwd */
   LK_OP_FRESH = 16,      /* bwd honours c->fresh (saves zeroing) */
-  LK_OP_RANDOM = 32      /* draws: c->key differs per call */
+  LK_OP_RANDOM = 32,     /* draws: c->key differs per call */
+  LK_OP_CHEAP = 64       /* fwd costs little more than reading x: where backward reads x anyway, a large y that it reads
+                            too is not kept but made again (same bits) */
 };
 
 /* A test case: inputs "3x4 5x4 5" with values in [low, high); integer inputs in [0, index_max). */

@@ -44,10 +44,12 @@ typedef struct lk_pretrained {
   lk_model *model;
   const lk_family *family;
   lk_task task;
-  void *impl;         /* the family's own struct, a module */
-  lk_json *config;    /* config.json as it was read */
-  char *directory;    /* it was read from; NULL: built from a config alone */
-  const char *prefix; /* "bert.": paths begin so, which files of the bare model leave out; or NULL */
+  void *impl; /* the family's own struct, a module */
+  lk_embedding_layer *words;
+  lk_linear_layer *head; /* from vectors to the vocabulary; NULL: the task has none */
+  lk_json *config;       /* config.json as it was read */
+  char *directory;       /* it was read from; NULL: built from a config alone */
+  const char *prefix;    /* "bert.": paths begin so, which files of the bare model leave out; or NULL */
   int64_t vocabulary, width, layers, classes;
   int64_t kv_heads, head_width; /* of the cache; 0: the family has none */
   int64_t most_tokens;          /* of a row; 0: any number */
@@ -90,6 +92,13 @@ LK_API const char *lk_pretrained_family(const lk_pretrained *p);                
 LK_API const char *lk_pretrained_label(const lk_pretrained *p, int64_t class_index); /* of id2label; NULL: none */
 /* "classify", "lm", "masked_lm", "embed" to a task; -1: none of them. */
 LK_API int lk_task_find(const char *name);
+
+/* Another number of tokens, as the tokenizer may have after some were added: the word embedding and the head over it keep
+ * their first rows; new ones are the mean of all old ones (transformers' resize_token_embeddings with mean_resizing, but
+ * for its noise of 1e-9; new biases are 0).  The config's vocab_size follows; adapters that are saved carry both weights, as PEFT's do
+ * (save_embedding_layers), and loading such a directory, once the model has its size, puts them into the model.  Before
+ * attaching and before an optimiser is made. */
+LK_API lk_status lk_pretrained_resize(lk_pretrained *p, int64_t tokens);
 
 /* ---- generating ---- */
 /* For rows sequences of up to `most` tokens each.  Keys of "dynamic" rotary embeddings stay turned as the length of the

@@ -70,7 +70,7 @@ LK_API uint32_t lk_scope_begin(lk_tape *t, const char *name, int flags);
 LK_API lk_tensor lk_scope_end(lk_tape *t, uint32_t scope, lk_tensor result); /* use what it returns */
 LK_API lk_status lk_scope_end_n(lk_tape *t, uint32_t scope, int n, lk_tensor *results);
 LK_API void lk_keep(lk_tape *t, lk_tensor x); /* valid until reset, whatever scope made it */
-LK_API void lk_drop(lk_tape *t, lk_tensor x); /* dead to the caller now */
+LK_API void lk_drop(lk_tape *t, lk_tensor x); /* dead to the caller now; notes and side inputs stay */
 
 /* ---- side inputs and notes: values by name, until reset ---- */
 /* What a forward pass knows besides its arguments: task ids, masks, a recorded draw.  name is copied by hash. */

@@ -64,6 +64,8 @@ static int map_back(lk_call *c, int i, lk_kernel kernel, uint32_t reads) {
 LK_BINARY(add, a + b, 1, 0, 1, 0, -2, 2)
 LK_BINARY(sub, a - b, 1, 0, -1, 0, -2, 2)
 LK_BINARY(mul, a * b, b, B, a, A, -2, 2)
+/* a (1 + b) */
+LK_BINARY(mul_one_plus, a + a * b, 1 + b, B, a, A, -2, 2)
 LK_BINARY(div, a / b, 1 / b, B, -y / b, BY, 0.5, 2)
 /* The smaller of a and b, elementwise; NaN if either is. Equal values share the gradient evenly. */
 LK_BINARY(minimum, ((a < b) | (a != a)) ? a : b, a < b ? 1 : a > b ? 0 : (R)0.5, AB,

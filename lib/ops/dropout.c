@@ -2,6 +2,7 @@
 #include "real.h"
 
 #include <lorikeet/op.h>
+#include <string.h>
 
 /* Element i (row-major) takes 16 bits, number i % 4, of draw i / 4. */
 enum { PER_DRAW = 4, RUN = 512, SERIAL = 1 << 15 };
@@ -42,6 +43,17 @@ LK_CLONES static void shake(const job *j, int64_t first, int64_t n, const uint16
   });
 }
 
+/* The low 16 bits of a draw come first: where bytes lie in that order too, they lie as wanted. */
+static void take_apart(const uint64_t *draws, int64_t n, uint16_t *bits) {
+  static const union {
+    uint64_t draw;
+    uint16_t part[PER_DRAW];
+  } one = {.draw = 1};
+  if (one.part[0] == 1) memcpy(bits, draws, (size_t)n * sizeof *bits);
+  else
+    for (int64_t k = 0; k < n; k++) bits[k] = (uint16_t)(draws[k / PER_DRAW] >> 16 * (k % PER_DRAW));
+}
+
 static void runs(void *arg, int64_t from, int64_t to, int thread) {
   const job *j = arg;
   uint64_t draws[RUN / PER_DRAW];
@@ -50,7 +62,7 @@ static void runs(void *arg, int64_t from, int64_t to, int thread) {
   for (int64_t r = from; r < to; r++) {
     int64_t first = r * RUN, n = j->n - first < RUN ? j->n - first : RUN;
     lk_random_fill(j->key, (uint64_t)(first / PER_DRAW), (n + PER_DRAW - 1) / PER_DRAW, draws);
-    for (int64_t k = 0; k < n; k++) bits[k] = (uint16_t)(draws[k / PER_DRAW] >> 16 * (k % PER_DRAW));
+    take_apart(draws, n, bits);
     j->apply(j, first, n, bits);
   }
 }

@@ -15,7 +15,8 @@ static const lk_opt opts[] = {
 
 static lk_tensor delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
   const config *g = at->cfg;
-  return lk_chain_delta(at->inner, t, lk_at_dropout(at, t, "drop", g->p, x), y);
+  lk_tensor dropped = lk_at_dropout(at, t, "drop", g->p, x);
+  return lk_chain_delta_from(at->inner, t, dropped, lk_at_base(at, t, x, dropped), y);
 }
 
 /* Nothing is dropped when the weight is asked for. */

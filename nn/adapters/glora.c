@@ -137,11 +137,11 @@ static lk_tensor support(const lk_at *at, lk_tape *t, int k, lk_glora_shape f) {
   return f.form == GLORA_CONSTANT ? lk_slice(t, d, 0, 0, 1, 1) : d;
 }
 
-/* The same of A or B, which are one number per output or one for all, over the outputs of y: [out] or [1]. */
+/* The same of A or B, which are one number per output or one for all, over the outputs of y: [out]. */
 static lk_tensor by_output(const lk_at *at, lk_tape *t, int k, lk_glora_shape f) {
   lk_tensor d = support(at, t, k, f);
   int64_t n = lk_size(t, d, 0);
-  return lk_reshape(t, d, 1, &n);
+  return lk_expand(t, lk_reshape(t, d, 1, &n), 1, &at->site->out);
 }
 
 /* b ⊙ D + E + W C, [out]; nil: nothing is added to the bias. */
@@ -159,17 +159,27 @@ static double product_scale(const lk_at *at) {
   return g->alpha > 0 ? g->alpha / g->r : 1;
 }
 
+/* W + B, in the memory of W if it is ours. */
+static lk_tensor plus_B(const lk_at *at, lk_tape *t, lk_glora_shape f, lk_tensor W, int ours) {
+  const lk_glora_state *s = at->st;
+  if (!ours || f.form != GLORA_LORA) return lk_plus(t, W, support(at, t, GLORA_B, f));
+  lk_tensor d = lk_slice(t, lk_use(t, s->d[GLORA_B]), 1, 0, f.k, 1);
+  lk_tensor u = lk_slice(t, lk_use(t, s->u[GLORA_B]), 0, 0, f.k, 1);
+  return lk_accumulate(t, W, d, lk_transpose(t, u, 0, 1), 1);
+}
+
 static lk_status weight(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b) {
   lk_glora_shape f[GLORA_TENSORS];
   lk_glora_shapes(at, t, f);
-  lk_tensor A = support(at, t, GLORA_A, f[GLORA_A]), B = support(at, t, GLORA_B, f[GLORA_B]), W0 = *W;
+  lk_tensor A = support(at, t, GLORA_A, f[GLORA_A]), W0 = *W;
   if (is_product(at)) {
     if (!lk_is_nil(A)) *W = lk_add(t, *W, lk_scale(t, lk_matmul(t, W0, A), product_scale(at)));
-    if (!lk_is_nil(B)) *W = lk_add(t, *W, lk_scale(t, B, product_scale(at)));
+    if (f[GLORA_B].form != GLORA_NONE)
+      *W = lk_add(t, *W, lk_scale(t, support(at, t, GLORA_B, f[GLORA_B]), product_scale(at)));
     return lk_error(lk_at_ctx(at), NULL);
   }
-  if (!lk_is_nil(A)) *W = lk_add(t, W0, lk_mul(t, W0, A));
-  if (!lk_is_nil(B)) *W = lk_add(t, *W, B);
+  if (!lk_is_nil(A)) *W = lk_mul_one_plus(t, W0, A);
+  *W = plus_B(at, t, f[GLORA_B], *W, !lk_is_nil(A));
   *b = lk_plus(t, *b, bias_change(at, t, f, W0, *b));
   return lk_error(lk_at_ctx(at), NULL);
 }
@@ -197,15 +207,20 @@ static lk_tensor product_output(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y)
   return y;
 }
 
-/* B x + shift (which may be nil), thin */
-static lk_tensor add_B(lk_at *at, lk_tape *t, lk_glora_shape f, lk_tensor x, lk_tensor shift) {
+/* y + B x, thin; in the memory of y if it is ours. */
+static lk_tensor add_B(lk_at *at, lk_tape *t, lk_glora_shape f, lk_tensor x, lk_tensor y, int ours) {
   static const int last = -1;
   const lk_glora_state *s = at->st;
-  if (f.form == GLORA_NONE) return shift;
-  if (f.form != GLORA_LORA)
-    return lk_plus(t, lk_mul(t, lk_sum(t, x, 1, &last, 1), by_output(at, t, GLORA_B, f)), shift);
-  lk_tensor h = lk_linear(t, x, lk_slice(t, lk_use(t, s->u[GLORA_B]), 0, 0, f.k, 1), lk_nil());
-  return lk_linear(t, h, lk_slice(t, lk_use(t, s->d[GLORA_B]), 1, 0, f.k, 1), shift);
+  if (f.form == GLORA_NONE) return y;
+  lk_tensor h, column;
+  if (f.form == GLORA_LORA) {
+    h = lk_linear(t, x, lk_slice(t, lk_use(t, s->u[GLORA_B]), 0, 0, f.k, 1), lk_nil());
+    column = lk_slice(t, lk_use(t, s->d[GLORA_B]), 1, 0, f.k, 1);
+  } else {
+    h = lk_sum(t, x, 1, &last, 1);
+    column = lk_reshape(t, by_output(at, t, GLORA_B, f), 2, (int64_t[]){at->site->out, 1});
+  }
+  return ours ? lk_accumulate(t, y, h, column, 1) : lk_add(t, y, lk_linear(t, h, column, lk_nil()));
 }
 
 static lk_tensor one_plus(lk_tape *t, lk_tensor a) {
@@ -228,9 +243,11 @@ static lk_tensor output(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
   if (f[GLORA_A].form != GLORA_NONE) {
     a = by_output(at, t, GLORA_A, f[GLORA_A]);
     if (!lk_is_nil(b)) shift = lk_plus(t, shift, lk_scale(t, lk_mul(t, b, a), -1));
-    y = lk_mul(t, y, one_plus(t, a));
+    y = lk_scale_shift(t, y, one_plus(t, a), shift);
+  } else {
+    y = lk_plus(t, y, shift);
   }
-  return lk_plus(t, y, add_B(at, t, f[GLORA_B], x, shift));
+  return add_B(at, t, f[GLORA_B], x, y, f[GLORA_A].form != GLORA_NONE || !lk_is_nil(shift));
 }
 
 const lk_adapter_class lk_adapter_glora = {.name = "glora",

@@ -63,7 +63,8 @@ static lk_status weight(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b) {
 
 /* l * x, features along the last axis, at a convolution channels along the second */
 static lk_tensor scaled(lk_at *at, lk_tape *t, lk_tensor x) {
-  return lk_mul(t, x, is_conv(at) ? factors_along(at, t, 4, 1) : factors_along(at, t, 1, 0));
+  if (is_conv(at)) return lk_mul(t, x, factors_along(at, t, 4, 1));
+  return lk_scale_shift(t, x, factors_along(at, t, 1, 0), lk_nil());
 }
 
 static lk_tensor input(lk_at *at, lk_tape *t, lk_tensor x) { return is_ff(at) ? scaled(at, t, x) : x; }

@@ -199,12 +199,13 @@ static void measure(lk_at *at, lk_tape *t, lk_tensor d) {
 
 static lk_tensor delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
   const state *s = at->method->st;
-  if (!s->measuring) return lk_chain_delta(at->inner, t, x, y);
+  lk_tensor base = lk_at_base(at, t, x, x);
+  if (!s->measuring) return lk_chain_delta_from(at->inner, t, x, base, y);
   if (lk_is_training(t)) {
     lk_fail(lk_at_ctx(at), LK_EARG, "lora_drop: importance is measured in evaluation, and this is a training pass");
     return lk_nil();
   }
-  lk_tensor d = lk_chain_delta(at->inner, t, x, lk_nil());
+  lk_tensor d = lk_chain_delta_from(at->inner, t, x, base, lk_nil());
   if (!lk_is_nil(d)) measure(at, t, d);
   return lk_plus(t, y, d);
 }

@@ -111,11 +111,9 @@ static lk_tensor output(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
   lk_tensor q = lk_div(t, m, folded_divisor(at, t, &bias_moves));
   if (bias_moves) lk_at_folded(at, t, &W, &b);          /* once more, with gradients */
   if (!lk_is_nil(b)) b = lk_sub(t, b, lk_mul(t, q, b)); /* (1 - q) b */
-  if (at->site->kind == LK_SITE_CONV2D) {
-    q = lk_reshape(t, q, 4, channels);
-    if (!lk_is_nil(b)) b = lk_reshape(t, b, 4, channels);
-  }
-  return lk_plus(t, lk_mul(t, y, q), b);
+  if (at->site->kind != LK_SITE_CONV2D) return lk_scale_shift(t, y, q, b);
+  if (!lk_is_nil(b)) b = lk_reshape(t, b, 4, channels);
+  return lk_plus(t, lk_mul(t, y, lk_reshape(t, q, 4, channels)), b);
 }
 
 static lk_status weight(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b) {

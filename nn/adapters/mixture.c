@@ -46,8 +46,9 @@ static lk_tensor delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
   lk_routing to;
   lk_expert e;
   if (lk_route(at, t, x, &to)) return lk_nil();
-  lk_tensor xd = lk_routing_rows(t, &to, lk_at_dropout(at, t, "drop", g->dropout, x));
-  lk_tensor base = lk_chain_reads_base(at->inner, t) ? lk_site_plain(at->site, t, xd) : lk_nil();
+  lk_tensor dropped = lk_at_dropout(at, t, "drop", g->dropout, x), xd = lk_routing_rows(t, &to, dropped);
+  lk_tensor base = lk_at_base(at, t, x, dropped);
+  if (!lk_is_nil(base)) base = lk_routing_rows(t, &to, base);
   y = lk_routing_sum(t, &to, y);
   for (lk_at *chain = at->inner; chain; chain = chain->other) {
     if (!lk_routing_expert(t, &to, chain->index, &e)) continue;

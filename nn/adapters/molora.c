@@ -63,6 +63,17 @@ static lk_status attach(lk_at *at) {
   return g->init == INIT_GAUSSIAN ? lk_param_normal(st->A, 0, 0.02) : lk_param_uniform(st->A, -bound, bound);
 }
 
+/* Every expert gets every token: sum_i G_i B_i A_i x = [B_1 ... B_n] (G * [A_1; ...; A_n] x), as one LoRA of rank n r. */
+static lk_tensor all_experts(lk_at *at, lk_tape *t, const lk_routing *to, lk_tensor x, lk_tensor y) {
+  const state *st = at->st;
+  const int64_t n = to->n, r = st->A->value.shape[1], in = at->site->in, out = at->site->out, T = to->tokens;
+  lk_tensor A = lk_reshape(t, lk_use(t, st->A), 2, (int64_t[]){n * r, in});
+  lk_tensor B = lk_reshape(t, lk_transpose(t, lk_use(t, st->B), 0, 1), 2, (int64_t[]){out, n * r});
+  lk_tensor h = lk_reshape(t, lk_linear(t, x, A, lk_nil()), 3, (int64_t[]){T, n, r});
+  h = lk_mul(t, h, lk_reshape(t, to->gate, 3, (int64_t[]){T, n, 1}));
+  return lk_accumulate(t, y, lk_reshape(t, h, 2, (int64_t[]){T, n * r}), B, st->s);
+}
+
 static lk_tensor delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
   const config *g = at->cfg;
   state *st = at->st;
@@ -71,6 +82,7 @@ static lk_tensor delta(lk_at *at, lk_tape *t, lk_tensor x, lk_tensor y) {
   if (lk_route(at, t, x, &to)) return lk_nil();
   lk_tensor xd = lk_routing_rows(t, &to, lk_at_dropout(at, t, "drop", g->dropout, x));
   y = lk_routing_sum(t, &to, y);
+  if (lk_is_nil(to.index)) return lk_routing_shaped(t, &to, all_experts(at, t, &to, xd, y));
   for (int i = 0; i < to.n; i++) {
     if (!lk_routing_expert(t, &to, i, &e)) continue;
     lk_tensor h = lk_linear(t, lk_expert_take(t, &e, xd), lk_expert_part(t, st->A, i), lk_nil());

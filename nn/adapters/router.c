@@ -155,8 +155,7 @@ static void note_balance(lk_at *at, lk_tape *t, const lk_routing *to) {
   lk_dtype dtype = lk_dtype_of(t, to->p);
   lk_view v;
   int masked = token_mask(at, t, to, &v);
-  double *counts = lk_alloc_array(lk_at_ctx(at), (size_t)to->n, sizeof *counts);
-  if (!counts) return;
+  double counts[LK_MOST_EXPERTS] = {0};
   double all = count(t, to, r->o.k, masked ? &v : NULL, counts, r->load);
   if (r->o.balance > 0 && all > 0 && lk_grad_enabled(t)) {
     lk_tensor f = constant(t, dtype, 1, to->n, counts, to->n / (all * all));
@@ -164,7 +163,6 @@ static void note_balance(lk_at *at, lk_tape *t, const lk_routing *to) {
     if (masked) L = lk_mul(t, L, mask_column(t, dtype, &v));
     lk_note(t, at, "balance", lk_sum(t, L, 0, NULL, 0));
   }
-  lk_free(lk_at_ctx(at), counts);
 }
 
 /* The i-th term that a site noted. */

@@ -11,6 +11,12 @@ static inline uint32_t lk_layer_begin(lk_tape *t, const lk_module *m, int recomp
   return 0;
 }
 
+/* y, and x, of which it was made, is dead to the caller; else it would live to the end of the caller's scope. */
+static inline lk_tensor lk_after(lk_tape *t, lk_tensor x, lk_tensor y) {
+  lk_drop(t, x);
+  return y;
+}
+
 /* A module of several layers: lk_module_new, and with LK_NAMELESS in flags the parent's path. */
 void *lk_block_new(lk_module *parent, const char *name, const char *type, size_t size, int flags);
 

@@ -26,7 +26,6 @@ typedef struct {
   lk_linear_layer *pooler;        /* BERT's classifier */
   lk_linear_layer *dense, *out;   /* of the head */
   lk_layer_norm_layer *head_norm; /* of the masked tokens' head */
-  lk_param *head_bias;
 } bert;
 
 /* ---- modules ---- */
@@ -69,6 +68,16 @@ static void blocks_new(bert *b, lk_pretrained *p, double eps) {
     b->blocks[i] = block_new(b, p, i, &attention, &mlp, eps);
 }
 
+/* The decoder of a tied head has the bias of the module above it. */
+static void decoder_new(bert *b, lk_pretrained *p, lk_module *m) {
+  int tied = lk_is_tied(p, 1);
+  lk_param *bias = tied && m ? lk_module_param(m, "bias", 1, &p->vocabulary) : NULL;
+  lk_linear_layer *l = b->out = lk_head_new(p, m, "decoder", tied ? b->words : NULL);
+  if (!l) return;
+  if (!tied) bias = lk_module_param(&l->module, "bias", 1, &p->vocabulary);
+  l->bias = l->module.site->bias = bias;
+}
+
 static void head_new(bert *b, lk_pretrained *p, double eps) {
   lk_module *root = lk_model_root(p->model);
   if (p->task == LK_TASK_CLASSIFY && b->roberta) {
@@ -82,8 +91,7 @@ static void head_new(bert *b, lk_pretrained *p, double eps) {
     lk_module *m = lk_module_new(root, b->roberta ? "lm_head" : "cls.predictions", "bert_head", sizeof *m);
     b->dense = lk_linear_new(m, b->roberta ? "dense" : "transform.dense", p->width, p->width, 0);
     b->head_norm = lk_layer_norm_new(m, b->roberta ? "layer_norm" : "transform.LayerNorm", p->width, eps);
-    lk_tie_head(b->words);
-    if (m) b->head_bias = lk_module_param(m, "bias", 1, &p->vocabulary);
+    decoder_new(b, p, m);
   }
 }
 
@@ -123,7 +131,7 @@ static lk_status build(lk_pretrained *p) {
     return lk_fail(c, LK_EFORMAT, "max_position_embeddings is %lld, and positions begin at %lld", (long long)most,
                    (long long)p->pad + 1);
   lk_module *m = &b->module;
-  b->words = lk_embedding_new(m, "embeddings.word_embeddings", p->vocabulary, p->width);
+  b->words = p->words = lk_embedding_new(m, "embeddings.word_embeddings", p->vocabulary, p->width);
   b->positions = lk_embedding_new(m, "embeddings.position_embeddings", most, p->width);
   b->types = lk_embedding_new(m, "embeddings.token_type_embeddings", types, p->width);
   b->norm = lk_layer_norm_new(m, "embeddings.LayerNorm", p->width, eps);
@@ -183,13 +191,13 @@ static lk_tensor classify(const bert *b, lk_tape *t, lk_tensor h) {
   return lk_linear_forward(b->out, t, lk_dropout(t, h, b->head_dropout));
 }
 
-/* The decoder's weight is that of the word embeddings. */
+/* [N, T, width] -> [N, T, vocabulary]. */
 static lk_tensor masked_lm(const bert *b, lk_pretrained *p, lk_tape *t, lk_tensor h) {
   const lk_activation *act = lk_activation_find(
       lk_tape_ctx(t), b->roberta ? "gelu" : lk_json_string(lk_tape_ctx(t), p->config, "hidden_act", "gelu"));
   if (!act) return lk_nil();
   h = lk_layer_norm_forward(b->head_norm, t, act->forward(t, lk_linear_forward(b->dense, t, h)));
-  return lk_tied_head(b->words, t, h, b->head_bias);
+  return lk_linear_forward(b->out, t, h);
 }
 
 /* Mean over the real tokens, to length 1. */
@@ -214,8 +222,10 @@ static lk_tensor forward(lk_pretrained *p, lk_tape *t, const lk_inputs *in) {
   uint32_t scope = lk_scope_begin(t, b->module.name, 0);
   lk_tensor mask = in->mask, h = embed(p, b, t, in);
   if (!lk_is_nil(mask)) mask = lk_unsqueeze(t, lk_unsqueeze(t, mask, 1), 1); /* [N, 1, 1, T] */
-  for (int64_t i = 0; i < p->layers; i++)
-    h = block_forward(b->blocks[i], t, h, mask, p->task == LK_TASK_CLASSIFY && i + 1 == p->layers, p->recompute);
+  for (int64_t i = 0; i < p->layers; i++) {
+    int only_first = p->task == LK_TASK_CLASSIFY && i + 1 == p->layers;
+    h = lk_after(t, h, block_forward(b->blocks[i], t, h, mask, only_first, p->recompute));
+  }
   h = lk_scope_end(t, scope, h);
   if (p->task == LK_TASK_CLASSIFY) return classify(b, t, h);
   return p->task == LK_TASK_EMBED ? sentence(t, h, in->mask) : masked_lm(b, p, t, h);

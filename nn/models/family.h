@@ -15,6 +15,7 @@ struct lk_family {
   const char *const *heads;  /* beginnings of the heads' tensor names, which a new head leaves unread; ended by NULL */
   const char *const *unused; /* beginnings of names in files that no task needs; ended by NULL, or NULL */
   const char *const *aside;  /* HuggingFace's modules that no result depends on where they are not made; or NULL */
+  int untied;                /* the head may have a weight of its own */
   const char *targets;       /* PEFT's default target modules for LoRA */
   /* Reads p->config (lk_json_int ... name key and kinds), checks it, and makes modules and parameters; the parameters
    * have no memory yet.  Sets impl and the numbers of p. */
@@ -31,10 +32,10 @@ int64_t lk_config_int(lk_pretrained *p, const char *key, int64_t otherwise, int6
 double lk_config_real(lk_pretrained *p, const char *key, double otherwise, double low, double high);
 /* A parameter's usual initial value: norms' weights 1, biases 0, the rest normal with the config's initializer_range. */
 lk_status lk_initialise_usual(lk_pretrained *p, lk_param *param);
-/* The head's weight is the embedding's. */
-void lk_tie_head(lk_embedding_layer *words);
-/* That head: its weight is the frozen one, whatever adapts the embedding, as in PEFT.  bias may be NULL. */
-lk_tensor lk_tied_head(lk_embedding_layer *words, lk_tape *t, lk_tensor h, lk_param *bias);
+/* The last layer of a language model, without a bias.  tied_to: its weight is this embedding's, whatever adapts that, as
+ * in PEFT; NULL: it has its own. */
+lk_linear_layer *lk_head_new(lk_pretrained *p, lk_module *parent, const char *name, lk_embedding_layer *tied_to);
+int lk_is_tied(const lk_pretrained *p, int otherwise); /* tie_word_embeddings of the config */
 /* The cache's keys and values [rows, kv_heads, S, head_width] of a layer with the new ones [rows, kv_heads, T, ...]
  * behind them; the length grows when the last layer is told. */
 lk_status lk_cache_extend(lk_cache *c, lk_tape *t, int64_t layer, lk_tensor *k, lk_tensor *v);

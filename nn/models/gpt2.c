@@ -3,7 +3,7 @@
  *
  *   h = wte[ids] + wpe[0 ...]
  *   each block:  h += c_proj(attention(c_attn(LN(h)))),  h += c_proj(act(c_fc(LN(h))))
- *   logits = LN(h) wte^T
+ *   logits = lm_head(LN(h)); a tied head is wte
  * Its linear layers store their weights as [in, out] (Conv1D). */
 #include "models/family.h"
 
@@ -25,7 +25,7 @@ typedef struct {
   lk_embedding_layer *words, *positions;
   block **blocks;
   lk_layer_norm_layer *norm;
-  lk_linear_layer *score; /* of a classifier */
+  lk_linear_layer *head; /* lm_head, or score of a classifier */
 } gpt2;
 
 /* ---- modules ---- */
@@ -78,14 +78,14 @@ static lk_status build(lk_pretrained *p) {
     lk_fail(c, LK_EFORMAT, "add_cross_attention is not supported");
   if (lk_error(c, NULL)) return lk_error(c, NULL);
   p->head_width = p->width / g->heads;
-  g->words = lk_embedding_new(&g->module, "wte", p->vocabulary, p->width);
+  g->words = p->words = lk_embedding_new(&g->module, "wte", p->vocabulary, p->width);
   g->positions = lk_embedding_new(&g->module, "wpe", p->most_tokens, p->width);
   g->blocks = lk_alloc_array(c, (size_t)p->layers, sizeof *g->blocks);
   for (int64_t i = 0; i < p->layers && !lk_error(c, NULL); i++) g->blocks[i] = block_new(g, p, i, inner, eps);
   g->norm = lk_layer_norm_new(&g->module, "ln_f", p->width, eps);
   if (p->task == LK_TASK_CLASSIFY)
-    g->score = lk_linear_new(lk_model_root(p->model), "score", p->width, p->classes, LK_NO_BIAS);
-  else lk_tie_head(g->words);
+    g->head = lk_linear_new(lk_model_root(p->model), "score", p->width, p->classes, LK_NO_BIAS);
+  else g->head = lk_head_new(p, lk_model_root(p->model), "lm_head", lk_is_tied(p, 1) ? g->words : NULL);
   return lk_error(c, NULL);
 }
 
@@ -134,11 +134,11 @@ static lk_tensor forward(lk_pretrained *p, lk_tape *t, const lk_inputs *in) {
   if (lk_check_tokens(p, t, in)) return lk_nil();
   uint32_t scope = lk_scope_begin(t, g->module.name, 0);
   lk_tensor h = embed(g, t, in);
-  for (int64_t i = 0; i < p->layers; i++) h = block_forward(p, g->blocks[i], t, h, in, i);
+  for (int64_t i = 0; i < p->layers; i++) h = lk_after(t, h, block_forward(p, g->blocks[i], t, h, in, i));
   h = lk_scope_end(t, scope, lk_layer_norm_forward(g->norm, t, h));
-  if (g->score) return lk_linear_forward(g->score, t, lk_last_token(t, h, in->mask));
-  if (in->last) h = lk_last_place(t, h);
-  return lk_tied_head(g->words, t, h, NULL);
+  if (p->task == LK_TASK_CLASSIFY) h = lk_last_token(t, h, in->mask);
+  else if (in->last) h = lk_last_place(t, h);
+  return lk_linear_forward(g->head, t, h);
 }
 
 static const char *const types[] = {"gpt2", NULL};
@@ -149,6 +149,7 @@ const lk_family lk_family_gpt2 = {.name = "gpt2",
                                   .tasks = 1 << LK_TASK_LM | 1 << LK_TASK_CLASSIFY,
                                   .heads = heads,
                                   .unused = unused,
+                                  .untied = 1,
                                   .targets = "c_attn",
                                   .build = build,
                                   .initialise = lk_initialise_usual,

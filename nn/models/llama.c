@@ -26,7 +26,7 @@ typedef struct {
   lk_embedding_layer *words;
   block **blocks;
   lk_rms_norm_layer *norm;
-  lk_linear_layer *head; /* lm_head or score; NULL: tied */
+  lk_linear_layer *head; /* lm_head or score */
 } llama;
 
 /* Where the kin differ. */
@@ -118,15 +118,13 @@ static lk_status build(lk_pretrained *p) {
   int64_t inner = lk_config_int(p, "intermediate_size", 11008, 1, 1 << 24);
   double eps = lk_config_real(p, "rms_norm_eps", 1e-6, 0, 1);
   if (read_sizes(l, p, k)) return lk_error(c, NULL);
-  l->words = lk_embedding_new(&l->module, "embed_tokens", p->vocabulary, p->width);
+  l->words = p->words = lk_embedding_new(&l->module, "embed_tokens", p->vocabulary, p->width);
   l->blocks = lk_alloc_array(c, (size_t)p->layers, sizeof *l->blocks);
   for (int64_t i = 0; i < p->layers && !lk_error(c, NULL); i++) l->blocks[i] = block_new(l, p, k, i, inner, eps);
   l->norm = lk_rms_norm_new(&l->module, "norm", p->width, eps);
   lk_module *root = lk_model_root(p->model);
   if (p->task == LK_TASK_CLASSIFY) l->head = lk_linear_new(root, "score", p->width, p->classes, LK_NO_BIAS);
-  else if (!lk_json_bool(c, p->config, "tie_word_embeddings", 0))
-    l->head = lk_linear_new(root, "lm_head", p->width, p->vocabulary, LK_NO_BIAS);
-  else lk_tie_head(l->words);
+  else l->head = lk_head_new(p, root, "lm_head", lk_is_tied(p, 0) ? l->words : NULL);
   return lk_error(c, NULL);
 }
 
@@ -168,11 +166,11 @@ static lk_tensor forward(lk_pretrained *p, lk_tape *t, const lk_inputs *in) {
   uint32_t scope = lk_scope_begin(t, l->module.name, 0);
   lk_tensor table = lk_rope_table(&l->rope, t, lk_model_dtype(p->model), past, T);
   lk_tensor h = lk_embedding_forward(l->words, t, in->ids);
-  for (int64_t i = 0; i < p->layers; i++) h = block_forward(p, l->blocks[i], t, h, table, in, i);
+  for (int64_t i = 0; i < p->layers; i++) h = lk_after(t, h, block_forward(p, l->blocks[i], t, h, table, in, i));
   h = lk_scope_end(t, scope, lk_rms_norm_forward(l->norm, t, h));
   if (p->task == LK_TASK_CLASSIFY) h = lk_last_token(t, h, in->mask);
   else if (in->last) h = lk_last_place(t, h);
-  return l->head ? lk_linear_forward(l->head, t, h) : lk_tied_head(l->words, t, h, NULL);
+  return lk_linear_forward(l->head, t, h);
 }
 
 static const char *const types[] = {"llama", "mistral", "qwen2", "qwen3", NULL};
@@ -183,6 +181,7 @@ const lk_family lk_family_llama = {.name = "llama",
                                    .tasks = 1 << LK_TASK_LM | 1 << LK_TASK_CLASSIFY,
                                    .heads = heads,
                                    .unused = unused,
+                                   .untied = 1,
                                    .targets = "q_proj,v_proj",
                                    .build = build,
                                    .initialise = lk_initialise_usual,

@@ -126,16 +126,19 @@ lk_status lk_initialise_usual(lk_pretrained *p, lk_param *q) {
   return lk_param_normal(q, 0, lk_config_real(p, "initializer_range", 0.02, 0, 1e3));
 }
 
-void lk_tie_head(lk_embedding_layer *words) {
-  if (words) words->module.site->tied = 1;
+lk_linear_layer *lk_head_new(lk_pretrained *p, lk_module *parent, const char *name, lk_embedding_layer *tied_to) {
+  lk_linear_layer *l = lk_linear_new(parent, name, p->width, p->vocabulary, LK_NO_BIAS);
+  if (!l) return NULL;
+  p->head = l;
+  l->module.site->head = 1;
+  if (!tied_to) return l;
+  l->weight->alias = tied_to->weight;
+  tied_to->module.site->tied = 1;
+  return l;
 }
 
-lk_tensor lk_tied_head(lk_embedding_layer *words, lk_tape *t, lk_tensor h, lk_param *bias) {
-  lk_param *copy = words->weight->stand_in; /* of modules_to_save: the lookup's alone */
-  words->weight->stand_in = NULL;
-  lk_tensor W = lk_use(t, words->weight);
-  words->weight->stand_in = copy;
-  return lk_linear(t, h, W, bias ? lk_use(t, bias) : lk_nil());
+int lk_is_tied(const lk_pretrained *p, int otherwise) {
+  return lk_json_bool(p->ctx, p->config, "tie_word_embeddings", otherwise);
 }
 
 /* config becomes the model's, also on error. */
@@ -280,6 +283,7 @@ lk_status lk_pretrained_save_config(lk_pretrained *p, const char *directory) {
   if (lk_error(c, NULL) || lk_make_dirs(c, directory)) return lk_error(c, NULL);
   lk_json *config = lk_json_copy(c, p->config);
   char *path = lk_sprintf(c, "%s/config.json", directory);
+  if (config && lk_merge_parted(p->model)) lk_json_set_bool(c, config, "tie_word_embeddings", 0);
   if (config && path && !set_labels(c, p, config) && !set_architecture(c, p, config))
     lk_json_write(c, path, config, LK_JSON_SORTED);
   lk_json_free(config);
@@ -288,7 +292,13 @@ lk_status lk_pretrained_save_config(lk_pretrained *p, const char *directory) {
 }
 
 lk_status lk_pretrained_can_save(const lk_pretrained *p) {
-  return p ? lk_merge_check_bias(p->model, "pretrained_save") : LK_ENIL;
+  if (!p || lk_merge_check_bias(p->model, "pretrained_save")) return p ? lk_error(p->ctx, NULL) : LK_ENIL;
+  const lk_param *parted = lk_merge_parted(p->model);
+  if (!parted || p->family->untied) return LK_OK;
+  return lk_fail(p->ctx, LK_EARG,
+                 "pretrained_save: merging parted %s from the embedding that it was tied to, for which models of its "
+                 "type have no form; save the adapter instead",
+                 parted->name);
 }
 
 lk_status lk_pretrained_save(lk_pretrained *p, const char *directory) {

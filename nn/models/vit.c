@@ -223,7 +223,7 @@ lk_tensor lk_vit_forward(lk_vit *v, lk_tape *t, lk_tensor images) {
   if (!scope) return lk_nil();
   lk_tensor x = check_images(v, t, images) ? lk_nil() : embed(v, t, images);
   for (int64_t i = 0; i < v->config.layers; i++)
-    x = block_forward(v->blocks[i], t, x, i + 1 == v->config.layers && !v->all_tokens);
+    x = lk_after(t, x, block_forward(v->blocks[i], t, x, i + 1 == v->config.layers && !v->all_tokens));
   const int64_t shape[] = {lk_size(t, images, 0), v->config.hidden_size};
   x = lk_reshape(t, lk_layer_norm_forward(v->norm, t, first_token(t, x)), 2, shape);
   return lk_scope_end(t, scope, lk_linear_forward(v->head, t, x));

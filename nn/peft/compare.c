@@ -107,7 +107,7 @@ static void compare_tensors(const lk_adapter *a, lk_peft_tensors *e, const lk_sa
     const lk_stored *s = one->stored;
     lk_view shape = {0};
     if (s) shape = shape_of(s);
-    if (!s && one->of_bias && no_biases) continue;
+    if (!s && ((one->of_bias && no_biases) || one->of_base)) continue;
     if (!s) note(bad, MISSING, one, s);
     else if (!lk_view_same_shape(&shape, &one->param->value)) note(bad, MISSHAPEN, one, s);
     else if (!is_read(s->dtype)) note(bad, UNTYPED, one, s);
@@ -125,9 +125,9 @@ static int ends_with(const char *text, const char *end) {
   return n >= k && !strcmp(text + n - k, end);
 }
 
-/* PEFT writes these besides the copies themselves when bias is "all". */
+/* PEFT writes these besides the copies themselves when bias is "all", and of embeddings that it adds. */
 static int is_spurious(const char *name) {
-  return ends_with(name, ".bias") && (strstr(name, ".modules_to_save.") || strstr(name, ".original_module."));
+  return strstr(name, ".modules_to_save.") || strstr(name, ".original_module.");
 }
 
 static int begins_with(const char *text, const char *beginning) { return !strncmp(text, beginning, strlen(beginning)); }
@@ -147,15 +147,19 @@ static int is_aside(const lk_adapter *a, const char *prefix, const char *name) {
   return 0;
 }
 
-/* The frozen weight of an adapted layer, which PEFT adds for embeddings: "<prefix><path>.base_layer.weight". */
+/* The frozen weight of an embedding or a head, which PEFT may add: "<prefix><path>.weight", of an adapted layer
+ * "<prefix><path>.base_layer.weight". */
 static const lk_param *base_weight(const lk_adapter *a, const char *prefix, const char *name) {
   lk_module *root = lk_model_root(a->model);
   size_t start = strlen(prefix);
-  if (strncmp(name, prefix, start) || !ends_with(name, ".base_layer.weight")) return NULL;
-  size_t n = strlen(name) - start - strlen(".base_layer.weight");
+  int adapted = ends_with(name, ".base_layer.weight");
+  if (strncmp(name, prefix, start) || !ends_with(name, ".weight")) return NULL;
+  size_t n = strlen(name) - start - strlen(adapted ? ".base_layer.weight" : ".weight");
   for (lk_module *m = root; m; m = lk_module_walk(root, m))
     for (const char *path = m->path; path && m->site; path = path == m->path ? m->also : NULL)
-      if (strlen(path) == n && !strncmp(path, name + start, n) && lk_site_chain(m->site, a)) return m->site->weight;
+      if (strlen(path) == n && !strncmp(path, name + start, n) &&
+          (adapted ? lk_site_chain(m->site, a) != NULL : m->site->kind == LK_SITE_EMBEDDING || m->site->head))
+        return m->site->weight->alias ? m->site->weight->alias : m->site->weight;
   return NULL;
 }
 

@@ -110,6 +110,12 @@ static int holds_none(const lk_param *p) {
   return 0;
 }
 
+lk_status lk_adapter_can_export_lora(lk_model *model, const char *name) {
+  if (!model) return LK_ENIL;
+  lk_adapter *a = lk_peft_adapter(model, name, "", "export_lora");
+  return a ? check(a) : lk_error(lk_model_ctx(model), NULL);
+}
+
 lk_status lk_adapter_export_lora(lk_model *model, const char *name, const char *dir, const char *base) {
   if (!model) return LK_ENIL;
   lk_ctx *c = lk_model_ctx(model);

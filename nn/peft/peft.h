@@ -126,6 +126,7 @@ typedef struct lk_peft_tensor {
   char *also;                     /* the same under the module's other path, written and read too, or NULL */
   const lk_stored *stored, *twin; /* twin: stored under the other path as well */
   int of_bias;                    /* a copy of an adapted layer's bias */
+  int of_base;                    /* a weight of the base, which may be there */
 } lk_peft_tensor;
 
 typedef struct lk_peft_tensors {

@@ -25,6 +25,19 @@ static void add(lk_peft_tensors *e, lk_param *p, const lk_module *m, int of_bias
   if (m->also && *e->prefix) one->also = file_name(e, p, m, m->also, insert);
 }
 
+/* A weight of the base with other rows than in its file, unless the adapter has a copy of it. */
+static void add_resized(lk_peft_tensors *e, const lk_adapter *a, lk_param *p) {
+  size_t n = e->n;
+  for (const lk_param *s = p ? a->stand_ins : NULL; s; s = s->next)
+    if (s->owner == p) return;
+  if (!p) return;
+  const lk_module *m = p->owner;
+  add(e, p, m, lk_site_chain(m->site, a) != NULL);
+  if (e->n > n) e->list[n].of_bias = 0;
+  if (e->n > n) e->list[n].of_base = 1;
+  if (e->n > n && p->alias) e->list[n].param = p->alias;
+}
+
 static void entries_free(lk_peft_tensors *e) {
   for (size_t i = 0; i < e->n; i++) {
     lk_free(e->ctx, e->list[i].name);
@@ -53,6 +66,7 @@ static lk_status collect(lk_adapter *a, const lk_peft_format *f, lk_param *made,
     add(e, p, m, m->site && lk_site_chain(m->site, a));
   }
   e->at_name = "";
+  for (int i = 0; i < 2; i++) add_resized(e, a, a->model->resized[i]);
   lk_free(root->ctx, at_name);
   if (lk_error(root->ctx, NULL)) entries_free(e);
   return lk_error(root->ctx, NULL);

@@ -46,7 +46,7 @@ static const method methods[] = {
     {"IA3, ff", "ia3 ff=1", MLP_DOWN, 0},
     {"bias", "bias", NULL, 0},
     {"LoRA-drop, sampling", "lora_drop (lora r=8 alpha=16)", NULL, 0},
-    {"LoRA-drop, selected", "lora_drop (lora r=8 alpha=16)", NULL, 1},
+    {"LoRA-drop, selected", "lora_drop keep_n=4 (lora r=8 alpha=16)", NULL, 1},
     {"MoLoRA", "molora n=8 r=8 k=2", NULL, 0},
     {"MoLoRA, soft", "molora n=4 r=8 soft=1", NULL, 0},
     {"MALoRA", "malora n=8 d=32 R=12 k=2", NULL, 0},
