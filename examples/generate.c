@@ -34,7 +34,7 @@ static const option model_options[] = {
     {"model", OPTION_TEXT, PLACE(model), 0, 0, "DIR",
      "a directory in HuggingFace's layout: GPT-2, LLaMA, Mistral, Qwen"},
     {"adapter", OPTION_LIST, PLACE(adapters), 0, 0, "[NAME=]DIR",
-     "load an adapter, named as its directory; may be given several times"},
+     "load an adapter, named as its directory (of DIR/adapter, DIR); may be given several times"},
     {"use", OPTION_TEXT, PLACE(use), 0, 0, "NAME", "the adapter that is on, or none; the first one"},
     {"merge", OPTION_FLAG, PLACE(merge), 0, 0, NULL, "write the adapter that is on into the weights (in memory)"},
     {"threads", OPTION_INT, PLACE(threads), 0, 1024, "N", "0: one for each core; the text does not depend on it"},
@@ -85,13 +85,25 @@ static void print_warnings(lk_ctx *c) {
 
 /* ---- adapters ---- */
 
-/* "verse=dir" or "a/verse/": name, and where the directory begins. */
+/* The last part of text .. to, a path, before its slashes; *to moves in front of them. */
+static const char *last_part(const char *text, const char **to) {
+  const char *from;
+  while (*to > text && (*to)[-1] == '/') --*to;
+  for (from = *to; from > text && from[-1] != '/'; from--) continue;
+  return from;
+}
+
+/* "verse=dir", "a/verse/", or "a/verse/adapter", as finetune writes it: name, and where the directory begins. */
 static const char *split_name(lk_ctx *c, const char *text, char name[NAME_SIZE]) {
+  static const char usual[] = "adapter";
   const char *equals = strchr(text, '='), *from = text, *to = equals, *directory = equals ? equals + 1 : text;
   if (!equals) {
     to = text + strlen(text);
-    while (to > text && to[-1] == '/') to--;
-    for (from = to; from > text && from[-1] != '/'; from--) continue;
+    from = last_part(text, &to);
+    const char *above = from;
+    int is_usual = (size_t)(to - from) == strlen(usual) && !strncmp(from, usual, strlen(usual));
+    const char *parent = last_part(text, &above);
+    if (is_usual && parent < above) from = parent, to = above;
   }
   size_t n = (size_t)(to - from);
   if (!n || n >= NAME_SIZE || !*directory)

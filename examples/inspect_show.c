@@ -44,7 +44,7 @@ lk_status inspect_config(lk_ctx *c, const lk_json *config) {
 static int64_t count_below(lk_module *root) {
   int64_t n = 0;
   for (lk_module *m = root; m; m = lk_module_walk(root, m))
-    for (const lk_param *p = m->params; p; p = p->next) n += lk_param_count(p);
+    for (const lk_param *p = m->params; p; p = p->next) n += p->alias ? 0 : lk_param_count(p);
   return n;
 }
 
@@ -65,8 +65,9 @@ static void print_parameter(const lk_param *p, const lk_module *m, int depth, co
   size_t path = strlen(m->path);
   const lk_stored *s = inspect_files_find(f, p->name, prefix);
   lk_view_format(&p->value, shape);
-  snprintf(what, sizeof what, "%s %s", s ? s->dtype : f->n ? "none" : "", shape);
-  print_row(depth, p->name + path + (path > 0), what, lk_param_count(p));
+  if (p->alias) snprintf(what, sizeof what, "%.60s", p->alias->name);
+  else snprintf(what, sizeof what, "%s %s", s ? s->dtype : f->n ? "none" : "", shape);
+  print_row(depth, p->name + path + (path > 0), what, p->alias ? 0 : lk_param_count(p));
 }
 
 lk_status inspect_modules(lk_model *model, const inspect_files *f, const char *prefix) {

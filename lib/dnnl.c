@@ -11,6 +11,7 @@
 #ifdef LK_HAVE_DNNL
 #include "ops/index.h"
 #include "ops/rows.h"
+#include "real.h"
 
 #include <oneapi/dnnl/dnnl.h>
 #include <oneapi/dnnl/dnnl_debug.h>
@@ -111,6 +112,7 @@ void lk_dnnl_free(lk_ctx *c, lk_dnnl *d) {
 typedef struct product {
   const lk_dnnl *d;
   lk_view x, W, y; /* matrices; x in bf16 */
+  const lk_view *bias;
   int by_columns, adds;
   int64_t rows, columns, across; /* of a piece; pieces side by side */
   char *scratch;
@@ -151,6 +153,19 @@ static dnnl_status_t multiply(const product *q, const lk_view *x, const lk_view 
   return bad;
 }
 
+/* To columns j and following, while they are in the cache. */
+static LK_CLONES void add_bias(const lk_view *bias, int64_t j, const lk_view *y) {
+  int64_t step = bias->stride[0];
+  const float *b = (const float *)bias->p + j * step;
+  for (int64_t r = 0; r < y->shape[0]; r++) {
+    float *row = (float *)y->p + r * y->stride[0];
+    if (step == 1)
+      for (int64_t i = 0; i < y->shape[1]; i++) row[i] += b[i];
+    else
+      for (int64_t i = 0; i < y->shape[1]; i++) row[i] += b[i * step];
+  }
+}
+
 /* With one thread: outside of a parallel region oneDNN would take its own, and divide the work differently. */
 static void pieces(void *arg, int64_t from, int64_t to, int thread) {
   product *q = arg;
@@ -165,6 +180,7 @@ static void pieces(void *arg, int64_t from, int64_t to, int thread) {
     y = lk_narrow(&y, 1, j, columns);
     dnnl_status_t bad = multiply(q, &x, &W, &y, thread);
     if (bad) q->bad = (int)bad;
+    else if (q->bias) add_bias(q->bias, j, &y);
   }
 #ifdef _OPENMP
   omp_set_num_threads(threads);
@@ -232,9 +248,10 @@ static void run(lk_call *c, product *q) {
                dnnl_status2str((dnnl_status_t)q->bad));
 }
 
-void lk_dnnl_product(lk_call *c, const lk_view *x, const lk_view *W, double s, double beta, const lk_view *y) {
+void lk_dnnl_product(lk_call *c, const lk_view *x, const lk_view *W, double s, double beta, const lk_view *bias,
+                     const lk_view *y) {
   int apart = !lk_view_contiguous(y);
-  product q = {.d = c->tape->ctx->dnnl, .adds = !apart && beta != 0};
+  product q = {.d = c->tape->ctx->dnnl, .adds = !apart && beta != 0, .bias = bias};
   q.x = narrowed(c, x, s);
   q.W = laid(c, W);
   q.by_columns = !lies_by(&q.W, 1);
@@ -260,8 +277,9 @@ lk_dnnl *lk_dnnl_new(lk_ctx *c) {
 
 void lk_dnnl_free(lk_ctx *c, lk_dnnl *d) { (void)c, (void)d; }
 
-void lk_dnnl_product(lk_call *c, const lk_view *x, const lk_view *W, double s, double beta, const lk_view *y) {
-  (void)x, (void)W, (void)s, (void)beta, (void)y;
+void lk_dnnl_product(lk_call *c, const lk_view *x, const lk_view *W, double s, double beta, const lk_view *bias,
+                     const lk_view *y) {
+  (void)x, (void)W, (void)s, (void)beta, (void)bias, (void)y;
   lk_op_fail(c, LK_EARG, "lorikeet was built without oneDNN"); /* no context wants it */
 }
 

@@ -13,8 +13,9 @@ lk_dnnl *lk_dnnl_new(lk_ctx *ctx);
 void lk_dnnl_free(lk_ctx *ctx, lk_dnnl *d);
 /* 1 if lk_dnnl_product is for these: the context wants it, x is f32, W bf16, and there is something to multiply. */
 int lk_dnnl_takes(const lk_call *c, const lk_view *x, const lk_view *W);
-/* y = beta y + (s x) W, with s x rounded to bf16: x [..., k], W [k, n], y [..., n], any strides; a y of stride 0 sums.
- * beta is 0 or 1; 0 does not read y.  The bits do not depend on the number of threads. */
-void lk_dnnl_product(lk_call *c, const lk_view *x, const lk_view *W, double s, double beta, const lk_view *y);
+/* y = beta y + (s x) W + bias, with s x rounded to bf16: x [..., k], W [k, n], bias [n] or NULL, y [..., n], any strides;
+ * a y of stride 0 sums.  beta is 0 or 1; 0 does not read y.  The bits do not depend on the number of threads. */
+void lk_dnnl_product(lk_call *c, const lk_view *x, const lk_view *W, double s, double beta, const lk_view *bias,
+                     const lk_view *y);
 
 #endif

@@ -21,7 +21,7 @@ struct lk_ctx {
   int nwarnings;
   char *warnings[LK_MAX_WARNINGS];
   lk_ctx_stats stats;
-  uint64_t errors; /* recorded so far, also those that were cleared */
+  uint64_t errors;      /* recorded so far, also those that were cleared */
   struct lk_dnnl *dnnl; /* products with bf16 weights are in bf16; or NULL */
 };
 

@@ -107,6 +107,7 @@ noinst_PROGRAMS += $(tools)
 check_PROGRAMS += %D%/catalogue %D%/draw_images
 %C%_draw_images_LDADD = $(JPEG_LIBS)
 TESTS += $(test_scripts) $(suites)
+EXTRA_DIST += %D%/bench/bench.sh %D%/bench/peer.py
 EXTRA_DIST += $(test_scripts) $(test_headers) %D%/finetune.sh %D%/installcheck.sh %D%/valgrind.supp %D%/golden
 
 # (Make's own rule would build a file from golden.sh over this directory.)

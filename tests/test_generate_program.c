@@ -157,6 +157,10 @@ START_TEST(adapters) {
   runs("generate", "--model m --prompt abc --most 9 --keep-ending --adapter one --adapter second=two/ --use second");
   strcpy(two, out);
   ck_assert(strcmp(plain, one) && strcmp(plain, two) && strcmp(one, two));
+  mkdir("verse", 0777); /* as finetune --out verse writes it */
+  make_adapter("verse/adapter", 1);
+  runs("generate", "--model m --prompt abc --most 9 --keep-ending --adapter two --adapter verse/adapter/ --use verse");
+  ck_assert_str_eq(out, one);
   runs("generate", "--model m --prompt abc --most 9 --keep-ending --adapter one --merge");
   ck_assert_str_eq(out, one);
   const char *talk =
@@ -213,6 +217,15 @@ START_TEST(shows) {
   runs("inspect", words);
   says(shown[_i]);
   says("parameters ");
+  ck_assert_msg(!strstr(out, " none ["), "a tensor was not found: %.900s", out);
+}
+END_TEST
+
+/* A tied head has no parameters of its own. */
+START_TEST(tied) {
+  copy_model("gpt2_lm");
+  runs("inspect", "m --targets lm_head");
+  says("transformer.wte.weight                0\n");
   ck_assert_msg(!strstr(out, " none ["), "a tensor was not found: %.900s", out);
 }
 END_TEST
@@ -332,6 +345,7 @@ int main(void) {
   tcase_add_test(c, wrong_options);
   tcase_add_loop_test(c, shows, 0, 7);
   tcase_add_test(c, matches);
+  tcase_add_test(c, tied);
   tcase_add_loop_test(c, bad_config, 0, CONFIGS);
   tcase_add_test(c, deep_config);
   tcase_add_test(c, bad_weights);

@@ -75,6 +75,22 @@ START_TEST(test_tsv) {
 }
 END_TEST
 
+/* Labels have the numbers that the other file's names have, whatever their order. */
+START_TEST(test_names_of_another_file) {
+  char *names[] = {"yes", "no", "maybe"};
+  const lk_texts like = {.ctx = ctx, .classes = 3, .names = names, .label = (int64_t[]){0}};
+  lk_texts *x = parse("a.tsv", "a\tno\nb\tyes\nc\tmaybe\nd\tno\n", NULL, &like);
+  static const int64_t want[] = {1, 0, 2, 1};
+  fine();
+  ck_assert_int_eq(x->classes, 3);
+  for (int i = 0; i < 3; i++) ck_assert_str_eq(x->names[i], names[i]);
+  for (int i = 0; i < 4; i++) ck_assert_int_eq(x->label[i], want[i]);
+  lk_texts_free(x);
+  ck_assert_ptr_null(parse("a.tsv", "a\tnever\n", NULL, &like));
+  refused(LK_EFORMAT, "the label 'never' does not occur");
+}
+END_TEST
+
 START_TEST(test_csv_with_quotes_and_names) {
   const lk_texts_options o = {.text_column = "body", .pair_column = "title", .label_column = "mark"};
   lk_texts *x = good("f.csv",
@@ -478,6 +494,7 @@ int main(void) {
   TCase *tc = tcase_create("texts");
   tcase_add_checked_fixture(tc, setup, teardown);
   tcase_add_test(tc, test_tsv);
+  tcase_add_test(tc, test_names_of_another_file);
   tcase_add_test(tc, test_csv_with_quotes_and_names);
   tcase_add_test(tc, test_jsonl);
   tcase_add_test(tc, test_files_and_plain_text);

@@ -72,7 +72,8 @@ START_TEST(warm_steps_take_nothing) {
   test_specs_make();
   for (int i = 0; i < test_nspecs; i++) {
     const lk_quantise_options codes = {.kind = _i == INT8 ? LK_QUANT_INT8 : LK_QUANT_NF4, .exclude = "head"};
-    if (_i != KEPT && !test_specs[i].is_default && !getenv("LK_EXHAUSTIVE")) continue;
+    int all = _i == KEPT ? !getenv("LK_VALGRIND") : getenv("LK_EXHAUSTIVE") != NULL;
+    if (!all && !test_specs[i].is_default) continue;
     cost_shape s = small;
     s.recompute = _i == RECOMPUTED;
     cost_net n = cost_new(s);
@@ -90,6 +91,34 @@ START_TEST(warm_steps_take_nothing) {
   ck_assert_int_gt(attached, 10 * refused);
 }
 END_TEST
+
+/* Each sample with an adapter of its own. */
+START_TEST(warm_steps_of_several_adapters) {
+  static const char *const names[] = {"one", "two"};
+  static const int64_t which[][4] = {{0, 1, -1, 0}, {1, 1, 0, -1}};
+  uint64_t calls = 0;
+  cost_shape s = small;
+  s.batch = 4;
+  cost_net n = cost_new(s);
+  for (int k = 0; k < 2; k++) lk_attach(n.model, names[k], "lora r=2", "query,value");
+  lk_set_active(n.model, 2, names, NULL);
+  lk_optim *opt = optimise(&n, 1e-3);
+  for (uint64_t step = 0; step < 4; step++) {
+    if (step == 2) calls = heap.calls;
+    lk_tape_reset(t);
+    lk_train(t, step, 0);
+    lk_side(t, "adapter_of_sample", lk_input(t, LK_I64, 1, &s.batch, which[step % 2]));
+    lk_backward(t, cost_loss(&n));
+    lk_step(opt);
+    fine("a step");
+  }
+  ck_assert_uint_eq(heap.calls, calls);
+  lk_optim_free(opt);
+  lk_model_free(n.model);
+}
+END_TEST
+
+/* ---- merged ---- */
 
 /* What evaluation records and takes. */
 static lk_tape_stats evaluate(const cost_net *n) {
@@ -197,7 +226,8 @@ END_TEST
 int main(void) {
   TCase *c = tcase_create("warm");
   tcase_add_loop_test(c, warm_steps_take_nothing, 0, WAYS);
+  tcase_add_test(c, warm_steps_of_several_adapters);
   tcase_add_test(c, merged_costs_what_the_base_costs);
-  tcase_add_loop_test(c, threads_do_not_change_bits, 0, TRAININGS);
+  tcase_add_loop_test(c, threads_do_not_change_bits, 0, getenv("LK_VALGRIND") ? 1 : TRAININGS);
   return cost_run("warm", c);
 }

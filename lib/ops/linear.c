@@ -36,11 +36,6 @@ static lk_tiles half_tiles(const lk_view *W) { return (lk_tiles){W->shape[0], W-
 
 void lk_linear_rows(lk_call *c, const lk_view *x, const lk_view *W, double s, double beta) {
   lk_view y = lk_rows_of(c->y);
-  if (lk_dnnl_takes(c, x, W)) {
-    lk_view turned = lk_gemm_transpose(*W);
-    lk_dnnl_product(c, x, &turned, s, beta, &y);
-    return;
-  }
   if (lk_dtype_is_half(W->dtype)) {
     lk_tiles half = half_tiles(W);
     lk_tiles_linear(c, lk_rows_of(x), &half, s, beta, y);
@@ -53,7 +48,7 @@ void lk_linear_rows_back(lk_call *c, int ix, double s) {
   lk_view gy = lk_rows_of(c->gy);
   if (c->gx[ix].p && lk_dnnl_takes(c, &gy, &c->x[ix + 1])) {
     lk_view gx = lk_rows_of(&c->gx[ix]);
-    lk_dnnl_product(c, &gy, &c->x[ix + 1], s, c->fresh & LK_X(ix) ? 0 : 1, &gx);
+    lk_dnnl_product(c, &gy, &c->x[ix + 1], s, c->fresh & LK_X(ix) ? 0 : 1, NULL, &gx);
   } else if (c->gx[ix].p && lk_dtype_is_half(c->x[ix + 1].dtype)) {
     lk_tiles half = half_tiles(&c->x[ix + 1]);
     lk_tiles_linear_back(c, gy, &half, s, c->fresh & LK_X(ix) ? 0 : 1, lk_rows_of(&c->gx[ix]));
@@ -133,8 +128,15 @@ static int shape(lk_call *c) {
 }
 
 static int fwd(lk_call *c) {
-  lk_linear_rows(c, &c->x[0], &c->x[1], *(const double *)c->attr, 0);
-  if (c->nin > 2) lk_linear_bias(c);
+  const double *s = c->attr;
+  const lk_view *x = &c->x[0], *W = &c->x[1], *b = c->nin > 2 ? &c->x[2] : NULL;
+  if (lk_dnnl_takes(c, x, W)) {
+    lk_view y = lk_rows_of(c->y), turned = lk_gemm_transpose(*W);
+    lk_dnnl_product(c, x, &turned, *s, 0, b, &y);
+    return 0;
+  }
+  lk_linear_rows(c, x, W, *s, 0);
+  if (b) lk_linear_bias(c);
   return 0;
 }
 

@@ -111,7 +111,7 @@ static const lk_case cases[] = {
 const lk_op lk_op_scale_shift = {.name = "scale_shift",
                                  .nin = 3,
                                  .optional = 1,
-                                 .flags = LK_OP_PACKED | LK_OP_FRESH,
+                                 .flags = LK_OP_PACKED | LK_OP_FRESH | LK_OP_CHEAP,
                                  .shape = shape,
                                  .fwd = fwd,
                                  .bwd = bwd,

@@ -206,7 +206,7 @@ static lk_tensor change(lk_at *at, lk_tape *t) {
   const state *s = at->st;
   const lk_view *w = &at->site->weight->value;
   lk_tensor rows = lk_mul(t, lk_use(t, s->p[A]), lk_use(t, s->p[E]));
-  lk_tensor d = lk_scale(t, lk_matmul(t, lk_use(t, s->p[B]), rows), s->s);
+  lk_tensor d = lk_matmul(t, lk_scale(t, lk_use(t, s->p[B]), s->s), rows);
   return at->site->kind == LK_SITE_CONV2D ? lk_reshape(t, d, w->ndim, w->shape) : d;
 }
 

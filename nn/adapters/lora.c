@@ -289,6 +289,7 @@ static lk_status weight(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b) {
   if (groups(at->site) > 1) return no_weight(at);
   double s = leading(at, t, &A, &B);
   if (s == 0 && g->supernet) return lk_error(lk_at_ctx(at), NULL);
+  B = lk_scale(t, B, s); /* thinner than the product */
   if (at->site->kind == LK_SITE_CONV2D) {
     const int64_t *a = m->A->value.shape;
     BA = lk_matmul(t, lk_flatten(t, B, 1, -1), lk_flatten(t, A, 1, -1));
@@ -297,7 +298,7 @@ static lk_status weight(lk_at *at, lk_tape *t, lk_tensor *W, lk_tensor *b) {
     BA = lk_matmul(t, B, A);
   }
   if (at->site->kind == LK_SITE_EMBEDDING) BA = lk_transpose(t, BA, 0, 1);
-  *W = lk_add(t, *W, lk_scale(t, BA, s));
+  *W = lk_add(t, *W, BA);
   if (m->c) *b = lk_plus(t, *b, lk_scale(t, lk_use(t, m->c), s));
   return lk_error(lk_at_ctx(at), NULL);
 }

@@ -91,8 +91,11 @@ static lk_tensor forward(net *n, lk_tape *t) {
   v.p = n->x;
   uint32_t scope = lk_scope_begin(t, "net", 0);
   lk_tensor x = lk_borrow(t, &v);
-  for (int64_t i = 0; i < s->layers; i++)
-    x = s->heads ? block_forward(n, i, t, x) : lk_relu(t, lk_linear_forward(n->linear[i], t, x));
+  for (int64_t i = 0; i < s->layers; i++) {
+    lk_tensor y = s->heads ? block_forward(n, i, t, x) : lk_relu(t, lk_linear_forward(n->linear[i], t, x));
+    lk_drop(t, x); /* else every block's result would live to the end of the scope */
+    x = y;
+  }
   if (s->heads) x = lk_reshape(t, n->one_token ? x : one_token(n, t, x), 2, flat);
   return lk_scope_end(t, scope, lk_linear_forward(n->head, t, x));
 }
@@ -130,7 +133,7 @@ double net_flops(const net *n, int full, int infer, int64_t trained) {
   double block = (s->causal ? 0.5 : 1) * 4 * rows * (double)s->seq * d; /* of attention, forward */
   double scores = block * ((double)s->layers - n->one_token);
   if (infer) return linear + scores;
-  double back = linear - 2 * rows * 3 * d * d; /* gradients of inputs */
+  double back = linear - (full ? 0 : 2 * rows * 3 * d * d); /* gradients of inputs; norm1 may need the first block's */
   double attention = 3 * scores - (full ? 0 : block / 2);
   double adapters = full ? linear : 6 * rows * (double)trained; /* of weights; forward and both gradients of A, B */
   return linear + back + attention + adapters;

@@ -43,7 +43,7 @@ void net_close(net *n);
 lk_status net_attach(net *n, const char *spec, const char *targets);
 /* One step, opt NULL: one inference.  number counts the steps.  Returns seconds. */
 double net_step(net *n, lk_tape *t, lk_optim *opt, int64_t number);
-/* FLOPs that a step must do: no gradient of the first block's input, half of a causal attention, nothing twice. */
+/* FLOPs that a step must do: no gradient of a frozen first block's input, half of a causal attention, nothing twice. */
 double net_flops(const net *n, int full, int infer, int64_t trained);
 
 #endif
