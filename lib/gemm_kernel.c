@@ -102,7 +102,7 @@ static void panel(const product *q, int64_t m, int64_t j0, int64_t j1, const flo
 void lk_kernel_sgemm(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t rsa, int64_t csa,
                      const float *b, int64_t rsb, float beta, float *y, int64_t rsy) {
   int64_t depth = CACHED / (n < TILE_COLS ? n : TILE_COLS);
-  int64_t columns = k < depth ? WIDE / k / TILE_COLS * TILE_COLS : TILE_COLS;
+  int64_t wide = k < depth ? WIDE / k / TILE_COLS * TILE_COLS : 0, columns = wide > TILE_COLS ? wide : TILE_COLS;
   for (int64_t p = 0; p < k; p += depth) {
     product q = {k - p < depth ? k - p : depth, rsa, csa, rsb, rsy, alpha, p ? 1 : beta};
     for (int64_t j = 0; j < n; j += columns)

@@ -351,6 +351,29 @@ START_TEST(test_users_own_op) {
 }
 END_TEST
 
+static lk_tensor filled(const int64_t shape[2], double value) {
+  lk_view v;
+  lk_tensor x = lk_input(t, LK_F32, 2, shape, NULL);
+  ck_assert_int_eq(lk_get(t, x, &v), LK_OK);
+  for (int64_t i = 0; i < shape[0] * shape[1]; i++) lk_view_set(&v, i, value);
+  return x;
+}
+
+/* Few columns and much depth, to both sides of what the kernels for small products cut. */
+START_TEST(test_thin_products) {
+  static const int64_t depth[] = {255, 257, 2047, 2049, 2731, 3072, 4097, 8191, 8193};
+  const int64_t m = 40, n = _i + 1;
+  for (size_t d = 0; d < sizeof depth / sizeof *depth; d++) {
+    const int64_t k = depth[d], first[] = {m, k}, second[] = {n, k};
+    lk_view v;
+    lk_tape_reset(t);
+    lk_tensor y = lk_linear(t, filled(first, 2), filled(second, 1), lk_nil());
+    ck_assert_int_eq(lk_get(t, y, &v), LK_OK);
+    for (int64_t i = 0; i < m * n; i++) ck_assert_double_eq(lk_view_get(&v, i), 2 * (double)k);
+  }
+}
+END_TEST
+
 static lk_status check_all(lk_ctx *c, void *arg) {
   const lk_op *const *op = arg;
   return lk_check_op(c, *op);
@@ -374,6 +397,7 @@ int main(void) {
   tcase_add_test(tcase, test_generous_masks_pass);
   tcase_add_test(tcase, test_undeclared_index);
   tcase_add_test(tcase, test_users_own_op);
+  tcase_add_loop_test(tcase, test_thin_products, 0, 33);
   tcase_add_loop_test(tcase, test_check_without_memory, 0, 2);
   return run_suite(suite);
 }

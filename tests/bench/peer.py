@@ -86,7 +86,7 @@ def network():
     if o.model == "mlp":
         net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
         return net, nn.Identity(), torch.randn(o.batch, 64)
-    width, layers, hidden, heads, tokens = SHAPES[o.model]
+    width, heads, hidden, layers, tokens = SHAPES[o.model]
     tokens = o.seq or tokens
     net = nn.Sequential(*(Block(width, heads, hidden, o.model == "gpt2") for _ in range(layers)))
     return net, nn.Linear(width, 10), torch.randn(o.batch, tokens, width)
