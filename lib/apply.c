@@ -131,6 +131,7 @@ static void init_call(lk_tape *t, lk_frame *f, const lk_node *n) {
   c->saved = n->saved;
   c->impl = f;
   f->added = 0;
+  f->taken = 0;
   f->dry = 0;
 }
 

@@ -41,6 +41,15 @@ static int shared(lk_tape *t, const lk_node *n, int i) {
   return 0;
 }
 
+/* An input whose gradient begins here can take gy's memory: nobody will read gy after this op. */
+static void take_result(lk_tape *t, lk_frame *f, const lk_node *n) {
+  lk_node *x = &t->nodes[n->in[0]], *y = &t->nodes[f->id];
+  if (!(n->op->flags & LK_OP_REUSE) || t->pool.naive || n->root != f->id) return;
+  if (x->root != n->in[0] || x->leaf || x->grad || x->size != y->size) return;
+  x->grad = y->grad;
+  f->taken = 1;
+}
+
 /* Where input i's gradient goes, as the op wants it. */
 static int bind_gradient(lk_tape *t, lk_frame *f, const lk_node *n, int i) {
   int fresh, flags = n->op->flags, spread = (f->spread & LK_X(i)) != 0;
@@ -52,8 +61,9 @@ static int bind_gradient(lk_tape *t, lk_frame *f, const lk_node *n, int i) {
   }
   int packed = flags & LK_OP_PACKED && !lk_view_contiguous(&t->nodes[n->in[i]].v);
   int may_be_fresh = flags & LK_OP_FRESH && !spread && !packed && !shared(t, n, i);
+  if (i == 0 && may_be_fresh) take_result(t, f, n);
   if (gradient(t, n->in[i], may_be_fresh, g, &fresh)) return -1;
-  if (fresh) f->c.fresh |= LK_X(i);
+  if (fresh || (i == 0 && f->taken)) f->c.fresh |= LK_X(i);
   if (spread) lk_view_expand(g, &n->v);
   if (!packed) return 0;
   f->window[i] = *g;
@@ -85,6 +95,7 @@ static int call_backward(lk_tape *t, lk_frame *f, const lk_node *n) {
   int bad = lk_frame_call(t, f, 1);
   if (bad) return lk_op_fail(&f->c, LK_EARG, "backward failed and did not say why");
   if (t->ctx->status) return -1;
+  if (f->taken) t->nodes[f->id].grad = NULL;
   for (int i = 0; i < n->nin && f->added; i++)
     if (f->added & LK_X(i)) lk_view_add(&f->window[i], &f->gx[i], 1);
   return 0;

@@ -149,6 +149,7 @@ typedef struct lk_frame {
   uint32_t id;     /* the node */
   int dry;         /* saved blocks are scratch: nobody will ask, or a replay will make them again */
   uint32_t spread; /* x[i] was broadcast */
+  int taken;       /* gx[0] took the memory of gy over */
   uint32_t added;  /* gx[i] is a packed temporary that is added to window[i] afterwards */
   lk_view x[LK_MAXIN], gx[LK_MAXIN], window[LK_MAXIN], y, gy;
 } lk_frame;

@@ -43,8 +43,10 @@ enum {
   LK_OP_VIEW = 8,        /* shape() sets *y to a window on x[0]; no fwd, no bwd */
   LK_OP_FRESH = 16,      /* bwd honours c->fresh (saves zeroing) */
   LK_OP_RANDOM = 32,     /* draws: c->key differs per call */
-  LK_OP_CHEAP = 64       /* fwd costs little more than reading x: where backward reads x anyway, a large y that it reads
+  LK_OP_CHEAP = 64,      /* fwd costs little more than reading x: where backward reads x anyway, a large y that it reads
                             too is not kept but made again (same bits) */
+  LK_OP_REUSE = 128 /* with LK_OP_FRESH: gx[0] may lie in gy's own memory, if that is all that gy is needed for; bwd
+                            reads an element of gy before it writes that of gx[0], and all others before that */
 };
 
 /* A test case: inputs "3x4 5x4 5" with values in [low, high); integer inputs in [0, index_max). */

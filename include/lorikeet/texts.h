@@ -78,7 +78,8 @@ typedef struct lk_row_options {
   uint64_t seed;
   int shuffle;   /* a new order every epoch, a function of (seed, epoch) */
   int by_length; /* from the shortest row to the longest: little padding, for judging; shuffle is ignored */
-  int64_t group; /* with shuffle: rows of so many batches are sorted by length among themselves, which spares most of the
+  int64_t
+      group; /* with shuffle: rows of so many batches are sorted by length among themselves, which spares most of the
                     padding, and the batches come in random order (group_by_length of transformers' Trainer); 0: not */
 } lk_row_options;
 

@@ -40,7 +40,8 @@ static int map_back(lk_call *c, int i, lk_kernel kernel, uint32_t reads) {
     return lk_map(c, &(lk_map_job){.out = *c->y, .in = {&c->x[0], &c->x[1]}, .kernel = map_##id});                     \
   }                                                                                                                    \
   static int bwd_##id(lk_call *c) {                                                                                    \
-    return map_back(c, 0, grad_a_##id, READS_##reads_a) || map_back(c, 1, grad_b_##id, READS_##reads_b);               \
+    /* a last: its gradient may overwrite gy */                                                                        \
+    return map_back(c, 1, grad_b_##id, READS_##reads_b) || map_back(c, 0, grad_a_##id, READS_##reads_a);               \
   }                                                                                                                    \
   static uint32_t reads_##id(const lk_call *c) {                                                                       \
     return (c->want & LK_X(0) ? READS_##reads_a : 0) | (c->want & LK_X(1) ? READS_##reads_b : 0);                      \
@@ -48,7 +49,7 @@ static int map_back(lk_call *c, int i, lk_kernel kernel, uint32_t reads) {
   static const lk_case cases_##id[] = BINARY_CASES(lo, hi);                                                            \
   const lk_op lk_op_##id = {.name = #id,                                                                               \
                             .nin = 2,                                                                                  \
-                            .flags = LK_OP_ELEMENTWISE | LK_OP_FRESH,                                                  \
+                            .flags = LK_OP_ELEMENTWISE | LK_OP_FRESH | LK_OP_REUSE,                                    \
                             .fwd = fwd_##id,                                                                           \
                             .bwd = bwd_##id,                                                                           \
                             .reads = reads_##id,                                                                       \

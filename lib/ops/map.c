@@ -202,7 +202,7 @@ static void map_units(void *arg, int64_t from, int64_t to, int thread) {
     int64_t o[VIEWS] = {0};
     int64_t n = run_length(p, seek(&p->kept, u, o));
     void *out = p->p[VIEWS - 1] + o[VIEWS - 1] * (int64_t)p->size[VIEWS - 1];
-    int direct = step == 1 && !p->job->add;
+    int direct = step == 1 && !p->job->add && p->p[0] != p->p[VIEWS - 1]; /* kernels take no overlap */
     const void *made = run(p, &b, o, n, direct ? out : NULL);
     if (p->job->add) scatter_add(n, out, step, made, p->dtype);
     else if (made != out) scatter(n, out, step, made, p->dtype);

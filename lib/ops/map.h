@@ -22,11 +22,11 @@ typedef struct lk_kernel {
 typedef enum lk_fold { LK_FOLD_SUM, LK_FOLD_MAX, LK_FOLD_MIN } lk_fold;
 
 typedef struct lk_map_job {
-  lk_view out;                                  /* f32 or f64 */
-  const lk_view *in[LK_MAP_MAXIN];              /* the shape of out; its dtype or u8; NULL: the kernel does not look */
-  lk_kernel kernel;                             /* none: out = in[0] */
-  const void *attr;                             /* for the kernel and finish */
-  lk_fold fold;                                 /* over the axes where out has stride 0 */
+  lk_view out;                     /* f32 or f64 */
+  const lk_view *in[LK_MAP_MAXIN]; /* the shape of out; its dtype or u8; NULL: not looked at; in[0] may be out itself */
+  lk_kernel kernel;                /* none: out = in[0] */
+  const void *attr;                /* for the kernel and finish */
+  lk_fold fold;                    /* over the axes where out has stride 0 */
   double (*finish)(double y, const void *attr); /* of what was folded, before it is rounded; NULL: y */
   int add;                                      /* out += result, instead of out = result */
 } lk_map_job;

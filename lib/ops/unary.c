@@ -80,7 +80,7 @@ static int map_back(lk_call *c, lk_kernel kernel, uint32_t reads) {
       {"-", NULL, lo, hi, 0}, {"7", NULL, lo, hi, 0}, {"3x1x5", NULL, lo, hi, 0}, {0}};                                \
   const lk_op lk_op_##id = {.name = #id,                                                                               \
                             .nin = 1,                                                                                  \
-                            .flags = LK_OP_ELEMENTWISE | LK_OP_FRESH | LK_OP_CHEAP,                                    \
+                            .flags = LK_OP_ELEMENTWISE | LK_OP_FRESH | LK_OP_CHEAP | LK_OP_REUSE,                      \
                             .fwd = fwd_##id,                                                                           \
                             .bwd = bwd_##id,                                                                           \
                             .reads = reads_##id,                                                                       \

@@ -127,7 +127,9 @@ double net_flops(const net *n, int full, int infer, int64_t trained) {
   double rows = (double)(n->batch * (s->heads ? s->seq : 1)), d = (double)s->width, f = (double)s->hidden;
   if (!s->heads) {
     double linear = 2 * rows * ((double)s->layers * d * d + d * NET_CLASSES);
-    return infer ? linear : full ? 3 * linear - 2 * rows * d * d : 2 * linear - 2 * rows * d * d + 6 * rows * (double)trained;
+    return infer  ? linear
+           : full ? 3 * linear - 2 * rows * d * d
+                  : 2 * linear - 2 * rows * d * d + 6 * rows * (double)trained;
   }
   double linear = 2 * rows * (4 * d * d + 2 * d * f) * (double)s->layers * (1 - spared_share(n));
   double block = (s->causal ? 0.5 : 1) * 4 * rows * (double)s->seq * d; /* of attention, forward */

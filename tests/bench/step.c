@@ -71,8 +71,8 @@ static int measure(bench *b) {
   else
     printf("%s, batch %lld, %d threads, %lld trained: %.2f ms a step, %.0f MB at most, %.1f GFLOP, %.1f %% of sgemm's "
            "%.0f GFLOP/s\n",
-           b->net.s.name, (long long)b->net.batch, lk_threads(b->ctx), (long long)trained, seconds * 1e3, peak, flops / 1e9,
-           used * 100, rate);
+           b->net.s.name, (long long)b->net.batch, lk_threads(b->ctx), (long long)trained, seconds * 1e3, peak,
+           flops / 1e9, used * 100, rate);
   if (b->o.profile) profile_print(&where, stdout, b->o.steps, mean);
   lk_tape_free(t);
   lk_optim_free(opt);
@@ -85,7 +85,8 @@ static int measure(bench *b) {
 static const char usage[] =
     "usage: step [--model " NET_MODELS "]\n"
     "            [--batch N] [--seq N] [--adapter SPEC|none]\n"
-    "            [--targets PATTERNS] [--full] [--infer] [--recompute] [--threads N] [--steps N] [--json] [--profile] [--one-token]\n"
+    "            [--targets PATTERNS] [--full] [--infer] [--recompute] [--threads N] [--steps N] [--json] [--profile] "
+    "[--one-token]\n"
     "            [--base-dtype f32|bf16|int8|nf4] [--bf16 (frozen weights and their products in bf16)]\n";
 
 static int number(const char *name, const char *text, int64_t low, int64_t high, int64_t *value) {
