@@ -4,7 +4,7 @@ dist_man3_MANS = \
   %D%/lk_adapter.3 \
   %D%/lk_op.3 \
   %D%/lorikeet.3
-EXTRA_DIST += %D%/claims.md %D%/compare.svg %D%/exhibit.svg %D%/design.md %D%/methods %D%/results.md
+EXTRA_DIST += %D%/claims.md %D%/compare.svg %D%/exhibit.svg %D%/design.md %D%/methods %D%/performance.md %D%/results.md
 
 # Every page is found under each name in its NAME section.
 man_names = sed -n '/^\.Sh NAME/,/^\.Nd/s/^\.Nm \([a-z0-9_]*\).*/\1/p'
