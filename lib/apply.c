@@ -138,7 +138,8 @@ static void init_call(lk_tape *t, lk_frame *f, const lk_node *n) {
 int lk_frame_bind(lk_tape *t, uint32_t id, lk_frame *f, int back) {
   const lk_node *n = &t->nodes[id];
   uint32_t reads = back ? n->reads & ~t->hide : UINT32_MAX;
-  if (lk_remake(t, n, reads)) return -1;
+  /* a result that others have still to read is made again before its own backward lets go of what it is made of */
+  if (lk_remake(t, n, back && n->pins ? reads | LK_Y : reads)) return -1;
   init_call(t, f, n);
   f->id = id;
   t->where = n->scope;

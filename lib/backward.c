@@ -95,7 +95,6 @@ static int call_backward(lk_tape *t, lk_frame *f, const lk_node *n) {
   int bad = lk_frame_call(t, f, 1);
   if (bad) return lk_op_fail(&f->c, LK_EARG, "backward failed and did not say why");
   if (t->ctx->status) return -1;
-  if (f->taken) t->nodes[f->id].grad = NULL;
   for (int i = 0; i < n->nin && f->added; i++)
     if (f->added & LK_X(i)) lk_view_add(&f->window[i], &f->gx[i], 1);
   return 0;
@@ -110,7 +109,9 @@ static lk_status step_back(lk_tape *t, uint32_t id) {
     return lk_fail(t->ctx, LK_EARG, "backward: went through %s before; add the losses, or go forward again", text);
   }
   f.id = id;
+  f.taken = 0;
   int bad = call_backward(t, &f, n);
+  if (f.taken) t->nodes[bad ? n->in[0] : id].grad = NULL; /* one owner, also after an error */
   lk_scratch_release(t);
   if (bad) return lk_error(t->ctx, NULL);
   n->done = 1;

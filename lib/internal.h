@@ -81,7 +81,7 @@ typedef struct lk_node {
   uint8_t redo;           /* REDO_* below; REDO_SAVED also of others */
   uint8_t lock;           /* a recorded backward or a replay will read it: must not be changed in place */
   uint8_t used;           /* some op took it as an input */
-  uint8_t remade;         /* cheap, was let go and made again: it stays until its last reader */
+  uint8_t stays;          /* until its last reader, though it is cheap: was made again, or lies in a recomputed scope */
   uint8_t param_seen;     /* param_version is set */
   lk_param *param;        /* a leaf's parameter, or NULL */
   uint32_t param_version; /* when first read by what backward or a replay will run */

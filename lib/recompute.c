@@ -51,6 +51,7 @@ void lk_recompute_close(lk_tape *t, lk_scope *s) {
   while (mark_inputs(t, s)) continue;
   for (uint32_t id = s->first; id < s->last; id++) {
     lk_node *n = &t->nodes[id];
+    n->stays = 1; /* what it is made of may go now */
     if (n->redo & REDO_ROOT) n->lock = 1;
     if (lk_is_source(t, id) && !(n->redo & REDO_ROOT)) lk_node_unpin(t, id); /* nobody will need it again */
     for (int i = 0; i < n->nin && n->op->fwd; i++) {                         /* pinned when they were used */
@@ -111,7 +112,7 @@ enum { LEAST = 1 << 16 }; /* bytes below which letting go is not worth the while
 
 int lk_can_remake(lk_tape *t, const lk_node *r) {
   if (!(r->op->flags & LK_OP_CHEAP) || r->size < (t->pool.poison ? 1 : LEAST)) return 0;
-  if (!r->want || r->done || r->remade || r->changes || r->redo & REDO_ROOT) return 0;
+  if (!r->want || r->done || r->stays || r->changes) return 0;
   for (int i = 0; i < r->nin; i++) { /* what it is made of stays, for its own backward */
     const lk_node *q = lk_root(t, r->in[i]);
     if (!q->leaf && (!(r->reads & LK_X(i)) || q->op->flags & LK_OP_CHEAP)) return 0;
@@ -120,13 +121,9 @@ int lk_can_remake(lk_tape *t, const lk_node *r) {
 }
 
 static int remake(lk_tape *t, uint32_t id) {
-  char text[600];
   lk_node *n = &t->nodes[id];
-  if (n->done) {
-    lk_node_describe(t, id, text, sizeof text);
-    return (int)lk_fail(t->ctx, LK_EARG, "backward: went through %s before; add the losses, or go forward again", text);
-  }
-  n->remade = 1;
+  assert(!n->done);
+  n->stays = 1;
   uint32_t where = t->where;
   lk_frame f;
   if (!(n->mem = lk_pool_get(&t->pool, n->size))) return -1;

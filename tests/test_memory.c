@@ -264,6 +264,90 @@ START_TEST(test_cheap_values_see_changes) {
 }
 END_TEST
 
+/* A recomputed scope ends with a cheap value: what that is made of is gone until the replay. */
+START_TEST(test_cheap_result_of_recomputed_scope) {
+  float first[4];
+  lk_param *const p[] = {make_param("x", "128 160", LK_F32), make_param("W", "160 160", LK_F32),
+                         make_param("V", "160 160", LK_F32), make_param("U", "8 160", LK_F32)};
+  for (int redo = 0; redo < 2; redo++) {
+    lk_tape_reset(t);
+    uint32_t outer = lk_scope_begin(t, "net", 0);
+    lk_tensor h = lk_linear(t, lk_use(t, p[0]), lk_use(t, p[1]), lk_nil());
+    uint32_t inner = lk_scope_begin(t, "block", redo ? LK_SCOPE_RECOMPUTE : 0);
+    h = lk_scope_end(t, inner, lk_gelu(t, lk_linear(t, h, lk_use(t, p[2]), lk_nil())));
+    h = lk_linear(t, h, lk_use(t, p[3]), lk_nil());
+    lk_tensor loss = lk_scope_end(t, outer, lk_mean(t, lk_mul(t, h, h), 2, (int[]){0, 1}, 0));
+    for (int i = 0; i < 4; i++) lk_param_zero_grad(p[i]);
+    lk_backward(t, loss);
+    ck_fine();
+    for (int i = 0; i < 4; i++) {
+      float g = ((float *)p[i]->grad)[7];
+      ck_assert(g != 0);
+      if (redo) ck_assert(g == first[i]);
+      first[i] = g;
+    }
+  }
+}
+END_TEST
+
+/* The first loss goes through a cheap value that the second one will read, detached. */
+START_TEST(test_cheap_values_outlive_their_backward) {
+  float first = 0;
+  lk_param *x = make_param("x", "128 160", LK_F32), *W = make_param("W", "160 160", LK_F32);
+  lk_param *V = make_param("V", "8 160", LK_F32);
+  for (int keep = 1; keep >= 0; keep--) {
+    lk_tensor loss[2];
+    lk_tape_reset(t);
+    uint32_t scope = lk_scope_begin(t, "net", 0);
+    lk_tensor h = lk_linear(t, lk_use(t, x), lk_use(t, W), lk_nil()), g = lk_gelu(t, h);
+    if (keep) lk_keep(t, g);
+    loss[0] = lk_sum(t, lk_add(t, g, h), 2, (int[]){0, 1}, 0);
+    loss[1] = lk_sum(t, lk_linear(t, lk_detach_value(t, g), lk_use(t, V), lk_nil()), 2, (int[]){0, 1}, 0);
+    lk_scope_end_n(t, scope, 2, loss);
+    lk_param_zero_grad(V);
+    lk_backward(t, loss[0]);
+    lk_backward(t, loss[1]);
+    ck_fine();
+    ck_assert(keep || *(float *)V->grad == first);
+    first = *(float *)V->grad;
+    ck_assert(first != 0);
+  }
+}
+END_TEST
+
+static int failures;
+
+static int flaky_fwd(lk_call *c) { return memcpy(c->y->p, c->x[0].p, lk_view_bytes(c->y)) == NULL; }
+static int flaky_bwd(lk_call *c) {
+  return failures-- > 0 ? lk_op_fail(c, LK_EARG, "not now")
+                        : memmove(c->gx[0].p, c->gy->p, lk_view_bytes(c->gy)) == NULL;
+}
+static const lk_op flaky = {.name = "flaky",
+                            .nin = 1,
+                            .flags = LK_OP_ELEMENTWISE | LK_OP_FRESH | LK_OP_REUSE,
+                            .fwd = flaky_fwd,
+                            .bwd = flaky_bwd};
+
+/* A gradient's memory that was taken over belongs to one value, also where backward failed and is called again. */
+START_TEST(test_taken_gradient_after_an_error) {
+  enum { VALUES = 8 };
+  static const double gy[40];
+  lk_view v[VALUES];
+  make_param("p", "5 8", LK_F64);
+  lk_tensor y = lk_apply(t, &flaky, 1, (lk_tensor[]){lk_scale(t, use(0), 2)}, NULL);
+  failures = 1;
+  lk_backward_from(t, y, gy);
+  ck_refused(LK_EARG, "not now");
+  lk_backward_from(t, y, gy);
+  ck_fine();
+  for (int i = 0; i < VALUES; i++) {
+    lk_get(t, INPUT(5, 8), &v[i]);
+    for (int j = 0; j < i; j++) ck_assert(v[i].p != v[j].p);
+  }
+  ck_fine();
+}
+END_TEST
+
 START_TEST(test_evaluation_needs_one_block) {
   make_stack(&S, ctx, 12, 32, 32, 1);
   lk_no_grad(S.t, 1);
@@ -397,6 +481,9 @@ int main(void) {
   tcase_add_test(tcase, test_peak_grows_linearly);
   tcase_add_test(tcase, test_cheap_values_are_made_again);
   tcase_add_test(tcase, test_cheap_values_see_changes);
+  tcase_add_test(tcase, test_cheap_result_of_recomputed_scope);
+  tcase_add_test(tcase, test_cheap_values_outlive_their_backward);
+  tcase_add_test(tcase, test_taken_gradient_after_an_error);
   tcase_add_test(tcase, test_evaluation_needs_one_block);
   tcase_add_loop_test(tcase, test_warm_step_allocates_nothing, 0, 6);
   tcase_add_test(tcase, test_changing_sizes_settle);
