@@ -40,7 +40,7 @@ echo "$methods" | while IFS='	' read -r name spec; do
     rows="$rows$(field "$run.json" trainable_parameters) $(field "$run.json" lr) $(field "$run.json" validation_accuracy) $(field "$run.json" test_accuracy) $(field "$run.json" seconds)
 "
   done
-  printf '%s' "$rows" | awk -v name="$name" -v spec="$(echo "$spec" | sed 's/|/\\|/g')" '
+  printf '%s' "$rows" | awk -v name="$name" -v spec="$(echo "$spec" | sed 's/|/\\\\|/g')" '
     {trained += $1; lr = $2; dev += $3; test += $4; seconds += $5; if (NR == 1 || $4 < low) low = $4; if (NR == 1 || $4 > high) high = $4}
     END {printf "| %s | `%s` | %d | %g | %.2f | %.2f (%.2f to %.2f) | %.0f |\n", name, spec, trained / NR, lr, 100 * dev / NR, 100 * test / NR, 100 * low, 100 * high, seconds / NR}'
 done

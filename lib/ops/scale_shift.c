@@ -60,11 +60,11 @@ static LK_CLONES void bwd_blocks(void *arg, int64_t from, int64_t to, int thread
       R *restrict sum_b = sum_q + n;
       memset(sum_q, 0, 2 * (size_t)n * sizeof(R));
       for (int64_t r = k * ROWS; r < rows && r < (k + 1) * ROWS; r++) {
-        const R *g = (const R *)c->gy->p + r * n, *x = (const R *)c->x[X].p + r * n;
-        R *restrict gx = (R *)c->gx[X].p + r * n;
-        if (c->gx[X].p && fresh)
+        const R *g = (const R *)c->gy->p + r * n, *x = wants_q ? (const R *)c->x[X].p + r * n : NULL;
+        R *restrict gx = c->gx[X].p ? (R *)c->gx[X].p + r * n : NULL;
+        if (gx && fresh)
           for (int64_t i = 0; i < n; i++) gx[i] = q[i] * g[i];
-        else if (c->gx[X].p)
+        else if (gx)
           for (int64_t i = 0; i < n; i++) gx[i] += q[i] * g[i];
         if (wants_q)
           for (int64_t i = 0; i < n; i++) sum_q[i] += g[i] * x[i];
