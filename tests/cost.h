@@ -90,9 +90,14 @@ static inline lk_tensor cost_block_forward(const cost_net *n, int i, lk_tensor x
   cost_block *b = n->blocks[i];
   int first = n->s.only_first && i + 1 == n->s.layers;
   uint32_t scope = lk_scope_begin(t, b->module.name, n->s.recompute ? LK_SCOPE_RECOMPUTE : 0);
-  lk_tensor y = lk_attention_forward(b->attention, t, lk_layer_norm_forward(b->norm1, t, x), lk_nil(), first);
+  /* what is not needed any more is dropped: else it would live to the end of the block */
+  lk_tensor h = lk_layer_norm_forward(b->norm1, t, x), y = lk_attention_forward(b->attention, t, h, lk_nil(), first);
+  lk_drop(t, h);
   x = lk_add(t, first ? cost_first_token(x) : x, y);
-  y = lk_mlp_forward(b->mlp, t, lk_layer_norm_forward(b->norm2, t, x));
+  lk_drop(t, y);
+  h = lk_layer_norm_forward(b->norm2, t, x);
+  y = lk_mlp_forward(b->mlp, t, h);
+  lk_drop(t, h);
   return lk_scope_end(t, scope, lk_add(t, x, y));
 }
 
