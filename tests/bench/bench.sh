@@ -24,9 +24,9 @@ minilm LoRA|--model minilm --batch 32|torch --model minilm --batch 32|85|1|0.4
 minilm LoRA, one token|--model minilm --batch 32 --one-token|torch --model minilm --batch 32|85|1|0.4
 gpt2 LoRA|--model gpt2 --batch 4|torch --model gpt2 --batch 4 --seq 256|85|1|0.45
 gpt2 LoRA, one token|--model gpt2 --batch 4 --one-token|torch --model gpt2 --batch 4 --seq 256|85|1|0.45
-vit-b16 full|--model vit-b16 --full|torch --model vit-b16 --full|85|1.4|0.8
-minilm full|--model minilm --batch 32 --full|torch --model minilm --batch 32 --full|85|1.4|0.8
-gpt2 full|--model gpt2 --batch 4 --full|torch --model gpt2 --batch 4 --seq 256 --full|85|1.4|0.8
+vit-b16 full|--model vit-b16 --full|torch --model vit-b16 --full||1.4|0.8
+minilm full|--model minilm --batch 32 --full|torch --model minilm --batch 32 --full||1.4|0.8
+gpt2 full|--model gpt2 --batch 4 --full|torch --model gpt2 --batch 4 --seq 256 --full||1.4|0.8
 vit-b16 inference, batch 1|--model vit-b16 --infer --batch 1|torch --model vit-b16 --infer --batch 1||1.4|1
 vit-b16 inference, batch 8|--model vit-b16 --infer --batch 8|torch --model vit-b16 --infer --batch 8||1.4|1
 minilm inference, batch 1|--model minilm --infer --batch 1|torch --model minilm --infer --batch 1||1.4|1
